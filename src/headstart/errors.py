@@ -1,0 +1,63 @@
+"""Every error that Headstart raises on purpose.
+
+    HeadstartError                  something a user can read and act on; exit code 1
+    ├── UsageError    (ValueError)  a setting that cannot be; exit code 2
+    │   ├── UnknownNameError        a name that no registry holds
+    │   ├── DataError               images or labels that cannot be learnt from
+    │   ├── WeightsError            weights not at hand, or not of this network
+    │   ├── OutputError             an output folder in use, taken or not writable
+    │   ├── ResumeError             a run that cannot go on with these settings or data
+    │   └── BundleError             a bundle that is damaged, foreign or too new
+    ├── StorageError  (OSError)     the disk failed or is full; exit code 1
+    └── MissingExtraError (ImportError)  an optional package is not installed; exit code 2
+
+A message says what is wrong, of what, what it got, and what to do.
+"""
+
+from __future__ import annotations
+
+
+class HeadstartError(Exception):
+    """Root of the tree; its message is one clear sentence for the user."""
+
+    exit_code = 1
+
+
+class UsageError(HeadstartError, ValueError):
+    """A setting or an input that cannot be."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that no registry holds; the message offers the close ones."""
+
+
+class DataError(UsageError):
+    """Images or labels that cannot be learnt from."""
+
+
+class WeightsError(UsageError):
+    """Weights that are not at hand, or that do not fit the network."""
+
+
+class OutputError(UsageError):
+    """An output folder that is in use, taken or not writable."""
+
+
+class ResumeError(UsageError):
+    """A run that cannot go on, because settings or data differ."""
+
+
+class BundleError(UsageError):
+    """A bundle that is damaged, foreign or written by a newer version."""
+
+
+class StorageError(HeadstartError, OSError):
+    """The disk is full or failed; what was finished before stays whole."""
+
+
+class MissingExtraError(HeadstartError, ImportError):
+    """An optional package is missing; the message names the install command."""
+
+    exit_code = 2

@@ -1,0 +1,194 @@
+"""The frozen records that travel between rooms.
+
+Shape letters: N images, D features, C classes, K configurations or folds fitted at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.int64]
+Bytes8 = npt.NDArray[np.uint8]
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImageTable:
+    """One row an image: where its bytes are, its label, its split, its group.
+
+    Attributes:
+        name: what the data are called in titles and folder names.
+        paths: N unique names, relative to `root` with forward slashes; what users see.
+        labels: (N,) int64 index into `class_names`, `UNLABELLED` (-1) where unknown.
+        class_names: C labels sorted by Unicode code point after NFC: the class order.
+        splits: N of 'train', 'val', 'test', or '' where the source does not say.
+        groups: N group names (a patient, a video), or None where none are known.
+        files: N files that hold the encoded bytes, or None where `pixels` is given.
+        pixels: (N, H, W) or (N, H, W, 3) uint8 for sources that hold plain pixels.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    labels: Integers
+    class_names: tuple[str, ...]
+    splits: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
+    files: tuple[Path, ...] | None = None
+    pixels: Bytes8 | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every column has N rows."""
+        count = len(self.paths)
+        columns = [self.labels, self.splits, self.groups, self.files, self.pixels]
+        assert all(len(column) == count for column in columns if column is not None)
+        assert (self.files is None) != (self.pixels is None)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.paths)
+
+    def read(self, row: int) -> bytes | Bytes8:
+        """The encoded bytes of one image, or its plain (H, W[, 3]) uint8 pixels.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        if self.files is not None:
+            return self.files[row].read_bytes()
+        assert self.pixels is not None
+        return self.pixels[row]
+
+    def take(self, rows: Sequence[int] | Integers) -> ImageTable:
+        """The table of these rows only, in this order; the class order stays."""
+        index = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in index),
+            labels=self.labels[index],
+            splits=tuple(self.splits[i] for i in index),
+            groups=None if self.groups is None else tuple(self.groups[i] for i in index),
+            files=None if self.files is None else tuple(self.files[i] for i in index),
+            pixels=None if self.pixels is None else self.pixels[index],
+        )
+
+    def label_of(self, row: int) -> str:
+        """The class name of one image, '' where it has none."""
+        label = int(self.labels[row])
+        return "" if label == UNLABELLED else self.class_names[label]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What decoding one image found out; one line of `images.csv`.
+
+    Attributes:
+        path: the image's name in its table.
+        digest: hexadecimal digest of its bytes ('' where they could not be read).
+        width: pixels as stored, before any rotation; 0 where unreadable.
+        height: pixels as stored, before any rotation; 0 where unreadable.
+        format: 'JPEG', 'PNG', ..., 'pixels' for plain arrays, '' where unreadable.
+        mode: colour mode as stored, in Pillow's words ('RGB', 'L', 'P', 'CMYK', 'I;16').
+        treatment: what was done to reach 8-bit RGB, '' where nothing ('rotated by EXIF 6').
+        problem: one clause why it was left out, '' for a good image.
+    """
+
+    path: str
+    digest: str = ""
+    width: int = 0
+    height: int = 0
+    format: str = ""
+    mode: str = ""
+    treatment: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Who is trained on and who is tested on, fixed before anything is fitted.
+
+    Attributes:
+        train: (N_train,) rows of the table that may be learnt from.
+        test: (N_test,) rows that are opened once, at the end.
+        fold: (N_train,) fold of each training row, 0 to num_folds - 1: the fold in which
+            it is scored.
+        inner: (num_folds, N_train) bool, True where a row of the fold's training part is
+            held out to choose settings; never True on the part that is scored.
+        origin: where the test part comes from, in words.
+    """
+
+    train: Integers
+    test: Integers
+    fold: Integers
+    inner: npt.NDArray[np.bool_]
+    origin: str
+
+    @property
+    def num_folds(self) -> int:
+        """How many folds."""
+        return len(self.inner)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Features:
+    """Pooled features of some images by one frozen network.
+
+    Attributes:
+        values: (N, D) float16, one row an image.
+        facts: N records of what decoding found, in the same order.
+        good: (N,) bool, False where the image was left out (its row is zero).
+        computed: how many rows went through the network now; the rest came from the store.
+        seconds: wall seconds by phase.
+    """
+
+    values: npt.NDArray[np.float16]
+    facts: tuple[ImageFacts, ...]
+    good: npt.NDArray[np.bool_]
+    computed: int
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictions:
+    """Probabilities of some images, the class order beside them.
+
+    Attributes:
+        paths: N image names.
+        class_names: C names, the order of the columns.
+        probabilities: (N, C) float32, rows sum to one; NaN where an image is unreadable.
+        labels: (N,) int64 true labels, `UNLABELLED` where unknown.
+        problems: N clauses why an image has no answer, '' for a good one.
+    """
+
+    paths: tuple[str, ...]
+    class_names: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+    labels: Integers
+    problems: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.paths)
+
+    @property
+    def good(self) -> npt.NDArray[np.bool_]:
+        """(N,) True where there is an answer."""
+        return np.array([not problem for problem in self.problems], dtype=bool)
+
+    @property
+    def indices(self) -> Integers:
+        """(N,) index of the most probable class; -1 where an image is unreadable."""
+        filled = np.nan_to_num(self.probabilities, nan=-1.0)
+        best = filled.argmax(axis=1).astype(np.int64)
+        return np.where(self.good, best, UNLABELLED)
+
+    @property
+    def names(self) -> list[str]:
+        """The most probable class of each image, '' where an image is unreadable."""
+        return ["" if i == UNLABELLED else self.class_names[i] for i in self.indices]
