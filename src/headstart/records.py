@@ -109,6 +109,35 @@ class ImageFacts:
     problem: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """How a decoded 8-bit RGB picture becomes a network's input; stored in every bundle.
+
+    Attributes:
+        size: height and width of the input in px.
+        resize: 'squash' maps the whole picture onto the square, its shape not kept.
+        interpolation: 'bilinear' or 'bicubic', always with antialiasing.
+        mean: a channel, of pixels scaled to [0, 1].
+        std: a channel, of pixels scaled to [0, 1].
+    """
+
+    size: int
+    resize: str = "squash"
+    interpolation: str = "bilinear"
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    @property
+    def key(self) -> str:
+        """Everything that changes the pixels, as one string for cache keys."""
+        return f"{self.size}-{self.resize}-{self.interpolation}-{self.mean}-{self.std}"
+
+    def describe(self) -> str:
+        """One line for people."""
+        shape = "the whole picture, shape not kept" if self.resize == "squash" else self.resize
+        return f"{self.size} x {self.size} px, {self.resize} ({shape}), {self.interpolation}"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
     """Who is trained on and who is tested on, fixed before anything is fitted.

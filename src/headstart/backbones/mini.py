@@ -15,6 +15,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+# Mean and deviation of the 68,000 pictures it was pretrained on, pixels scaled to [0, 1].
+PIXEL_MEAN = (0.4805, 0.4487, 0.3977)
+PIXEL_STD = (0.2742, 0.2673, 0.2793)
+
 STEM_WIDTH = 32
 WIDTHS = (32, 64, 192, 384)
 DEPTHS = (1, 1, 2, 2)

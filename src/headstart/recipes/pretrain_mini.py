@@ -37,11 +37,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from headstart.backbones.mini import MiniNet
-
-# Mean and deviation of the 68,000 training pictures, pixels scaled to [0, 1].
-PIXEL_MEAN = (0.4805, 0.4487, 0.3977)
-PIXEL_STD = (0.2742, 0.2673, 0.2793)
+from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +238,9 @@ def pretrain(data_dir: Path, out_dir: Path, settings: PretrainSettings) -> Path:
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
         torch.save(state, checkpoint.with_suffix(".new"))
         os.replace(checkpoint.with_suffix(".new"), checkpoint)
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in backbone.state_dict().items()}
+    weights = {
+        k: v.half() if v.is_floating_point() else v for k, v in backbone.state_dict().items()
+    }
     contiguous = {k: v.contiguous() for k, v in weights.items()}
     path = out_dir / "mini.safetensors"
     save_file(contiguous, path, metadata={"settings": str(asdict(settings))})

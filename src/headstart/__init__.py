@@ -1,0 +1,37 @@
+"""Headstart: from a folder of labelled pictures to a tested image classifier.
+
+    import headstart
+
+    run = headstart.run(data="flowers/", out="runs/flowers")
+    predictions = headstart.load("runs/flowers").predict(["a.jpg", "b.jpg"])
+
+Importing the package costs milliseconds: torch and everything behind it load on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from headstart import torchvision_remedy
+
+if TYPE_CHECKING:
+    from headstart.api import load, run
+
+__all__ = ["__version__", "load", "run"]
+__version__ = "0.1.0"
+
+torchvision_remedy.install()
+
+
+def __getattr__(name: str) -> Any:
+    """Load the public functions when they are first asked for (PEP 562)."""
+    if name in ("load", "run"):
+        from headstart import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'headstart' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,264 @@
+"""The files of a bundle: written whole, read with every digest checked, no code in them.
+
+    bundle.json          classes, backbone, preprocessing, head, licences, where it comes from
+    weights.safetensors  `backbone.*` tensors, `head.coef` (C, D), `head.intercept` (C)
+    manifest.json        SHA-256 of every file above; its own SHA-256 is the bundle's root digest
+
+The digests prove that nothing changed since the bundle was written; comparing the root digest
+with one that was kept elsewhere proves that it is the same bundle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from headstart import __version__
+from headstart.backbones import BackboneSpec, Network, WeightsRecord
+from headstart.data.decoding import DECODER_VERSION
+from headstart.errors import BundleError
+from headstart.files import digest_file, storage_errors, write_json
+from headstart.records import Preprocessing
+
+SCHEMA_VERSION = 1
+BUNDLE_FILE = "bundle.json"
+WEIGHTS_FILE = "weights.safetensors"
+MANIFEST_FILE = "manifest.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedHead:
+    """A linear head over pooled features.
+
+    Attributes:
+        kind: name of the head in its registry.
+        penalty: the L2 penalty it was fitted with.
+        coef: (C, D) float32.
+        intercept: (C,) float32.
+    """
+
+    kind: str
+    penalty: float
+    coef: torch.Tensor
+    intercept: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BundleContents:
+    """What reading a bundle found."""
+
+    about: dict[str, Any]
+    state: State
+    root_digest: str
+
+
+def save_bundle(
+    folder: Path,
+    *,
+    network: Network,
+    head: FittedHead,
+    class_names: Sequence[str],
+    about: Mapping[str, object],
+) -> str:
+    """Write a bundle beside `folder` and rename it there; an older one is replaced.
+
+    Args:
+        folder: where the bundle will stand.
+        network: the backbone.
+        head: fitted on its features.
+        class_names: C names, the class order.
+        about: where it comes from (data digest, figures), kept as it is.
+
+    Returns:
+        The root digest, 64 hexadecimal characters.
+
+    Raises:
+        StorageError: the disk is full or failed; nothing stands at `folder` then.
+    """
+    from safetensors.torch import save_file
+
+    with storage_errors(folder):
+        aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+        try:
+            aside.chmod(0o755)
+            description = describe(network, head, class_names, about)
+            write_json(aside / BUNDLE_FILE, description)
+            save_file(tensors(network, head), aside / WEIGHTS_FILE)
+            files = {name: digest_file(aside / name) for name in (BUNDLE_FILE, WEIGHTS_FILE)}
+            write_json(aside / MANIFEST_FILE, {"sha256": files})
+            if folder.exists():
+                shutil.rmtree(folder)
+            aside.rename(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    return digest_file(folder / MANIFEST_FILE)
+
+
+def describe(
+    network: Network, head: FittedHead, class_names: Sequence[str], about: Mapping[str, object]
+) -> dict[str, object]:
+    """The contents of `bundle.json`."""
+    spec = network.spec
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "headstart_version": __version__,
+        "class_names": list(class_names),
+        "backbone": {
+            "name": spec.name,
+            "origin": spec.origin,
+            "architecture": spec.architecture,
+            "num_features": network.num_features,
+            "code_licence": spec.code_licence,
+            "weights": asdict(network.weights),
+        },
+        "preprocessing": asdict(network.preprocessing),
+        "decoder_version": DECODER_VERSION,
+        "head": {"kind": head.kind, "penalty": head.penalty},
+        "about": dict(about),
+    }
+
+
+def tensors(network: Network, head: FittedHead) -> State:
+    """Every tensor by name; halved where 16 bits hold the same values."""
+    state = {f"backbone.{k}": v for k, v in network.module.state_dict().items()}
+    packed = {name: halved(tensor) for name, tensor in state.items()}
+    packed["head.coef"] = head.coef.float()
+    packed["head.intercept"] = head.intercept.float()
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in packed.items()}
+
+
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float16 where that loses nothing, else as it is."""
+    if tensor.dtype != torch.float32:
+        return tensor
+    half = tensor.half()
+    return half if torch.equal(half.float(), tensor) else tensor
+
+
+def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleContents:
+    """Read a bundle, every digest checked before anything in it is used.
+
+    Raises:
+        BundleError: it is missing, damaged, foreign, newer than this version, or another one
+            than `expect_digest` says.
+    """
+    manifest_path = folder / MANIFEST_FILE
+    if not manifest_path.is_file():
+        raise BundleError(
+            f"'{folder}' is no bundle: it has no {MANIFEST_FILE}. Name the folder of a finished "
+            "run, or its 'model' folder."
+        )
+    try:
+        raw = manifest_path.read_bytes()
+        root_digest = hashlib.sha256(raw).hexdigest()
+        if expect_digest is not None and root_digest != expect_digest.lower():
+            raise BundleError(
+                f"The bundle '{folder}' is not the expected one: its digest is {root_digest}, "
+                f"expected {expect_digest}. Take the right bundle or correct --expect-digest."
+            )
+        check_manifest(folder, parse_json(raw, manifest_path))
+        about = parse_json((folder / BUNDLE_FILE).read_bytes(), folder / BUNDLE_FILE)
+        check_schema(folder, about)
+        state = load_tensors(folder / WEIGHTS_FILE)
+    except OSError as error:
+        raise BundleError(f"The bundle '{folder}' cannot be read: {error}.") from error
+    return BundleContents(about=about, state=state, root_digest=root_digest)
+
+
+def parse_json(raw: bytes, path: Path) -> dict[str, Any]:
+    """Parse one of a bundle's JSON files into a dictionary."""
+    try:
+        value = json.loads(raw)
+    except ValueError as error:
+        raise BundleError(f"'{path}' is damaged: it is not JSON. Copy the bundle again.") from error
+    if not isinstance(value, dict):
+        raise BundleError(f"'{path}' is damaged: it holds no object. Copy the bundle again.")
+    return value
+
+
+def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare every file with its digest; the file that differs is named."""
+    files = manifest.get("sha256")
+    needed = {BUNDLE_FILE, WEIGHTS_FILE}
+    if not isinstance(files, dict) or not needed <= set(files):
+        raise BundleError(
+            f"'{folder / MANIFEST_FILE}' is damaged: it does not list {', '.join(sorted(needed))}. "
+            "Copy the bundle again."
+        )
+    for name, digest in files.items():
+        if not PLAIN_NAME.fullmatch(name):
+            raise BundleError(f"'{folder / MANIFEST_FILE}' names a file outside it: {name!r}.")
+        path = folder / name
+        if not path.is_file():
+            raise BundleError(f"'{path}' is missing. Copy the bundle again.")
+        if digest_file(path) != digest:
+            raise BundleError(
+                f"'{path}' was changed or damaged: its SHA-256 is not the manifest's. "
+                "Copy the bundle again, or export it from its run."
+            )
+
+
+def check_schema(folder: Path, about: dict[str, Any]) -> None:
+    """Refuse a bundle of a newer schema."""
+    version = about.get("schema_version")
+    if not isinstance(version, int) or version < 1:
+        raise BundleError(f"'{folder / BUNDLE_FILE}' has no schema version: it is no bundle.")
+    if version > SCHEMA_VERSION:
+        raise BundleError(
+            f"The bundle '{folder}' has schema version {version}; this Headstart ({__version__}) "
+            f"knows up to {SCHEMA_VERSION}. Update Headstart."
+        )
+
+
+def load_tensors(path: Path) -> State:
+    """Read the safetensors file, everything as float32 where it was halved."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(path)
+    except SafetensorError as error:
+        raise BundleError(f"'{path}' is damaged ({error}). Copy the bundle again.") from error
+    return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+
+
+def read_spec(about: dict[str, Any], folder: Path) -> tuple[BackboneSpec, WeightsRecord]:
+    """The backbone that a bundle names; only plain architecture names pass."""
+    from headstart.backbones.catalogue import timm_architectures
+
+    backbone = about["backbone"]
+    origin, architecture = backbone["origin"], backbone["architecture"]
+    known = ["mini"] if origin == "own" else timm_architectures() if origin == "timm" else []
+    if architecture not in known:
+        raise BundleError(
+            f"The bundle '{folder}' needs the network '{architecture}' of '{origin}', which this "
+            "installation does not have. Update Headstart and timm."
+        )
+    spec = BackboneSpec(
+        name=backbone["name"],
+        origin=origin,
+        architecture=architecture,
+        summary="from a bundle",
+        code_licence=backbone["code_licence"],
+        weights_licence=backbone["weights"]["licence"],
+        image_size=about["preprocessing"]["size"],
+    )
+    return spec, WeightsRecord(**backbone["weights"])
+
+
+def read_preprocessing(about: dict[str, Any]) -> Preprocessing:
+    """The preprocessing that a bundle prescribes."""
+    stored = dict(about["preprocessing"])
+    return Preprocessing(**{**stored, "mean": tuple(stored["mean"]), "std": tuple(stored["std"])})

@@ -1,0 +1,72 @@
+"""The commands by name, and what every one of them shares: errors, exit codes, interruption.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+import headstart
+from headstart.cli import cache, doctor, evaluate, models, predict, run
+from headstart.errors import HeadstartError
+
+DEBUG_VARIABLE = "HEADSTART_DEBUG"
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="headstart",
+    help="From a folder of labelled pictures to a tested image classifier, by transfer learning.",
+    epilog="Example: headstart run --data flowers/ --out runs/flowers",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for _module in (run, predict, evaluate, models, cache, doctor):
+    app.command(name=_module.NAME, epilog=_module.EXAMPLE)(_module.command)
+
+
+@app.callback(invoke_without_command=True)
+def common(
+    version: bool = typer.Option(False, "--version", help="Print the version and stop."),
+) -> None:
+    """From a folder of labelled pictures to a tested image classifier, by transfer learning."""
+    if version:
+        print(f"headstart {headstart.__version__}")
+        raise typer.Exit
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with the right exit code."""
+    try:
+        app(standalone_mode=True)
+    except HeadstartError as error:
+        fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        fail("Interrupted.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output left, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        fail("The memory is full. Lower --image-size, or free some memory.", 1)
+    except Exception as error:
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        fail(
+            f"A defect in Headstart: {type(error).__name__}: {error}. Please report it; "
+            f"{DEBUG_VARIABLE}=1 shows where it happened.",
+            1,
+        )
+    sys.exit(0)
+
+
+def fail(message: str, exit_code: int) -> NoReturn:
+    """Print one sentence on standard error and leave."""
+    print(f"headstart: {message}", file=sys.stderr)
+    sys.exit(exit_code)

@@ -1,0 +1,85 @@
+"""`headstart predict`: classes and probabilities for pictures."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+NAME = "predict"
+EXAMPLE = "Example: headstart predict runs/flowers holiday/*.jpg --csv answers.csv"
+
+Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
+
+
+def command(
+    model: str = typer.Argument(metavar="RUN_OR_BUNDLE", help="Folder of a run or a bundle."),
+    images: list[str] = typer.Argument(metavar="IMAGES...", help="Files or folders, unlabelled."),
+    csv: Text = typer.Option(None, help="Write every probability to this file."),
+    top: int = typer.Option(3, min=1, help="Classes shown for each picture."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
+    precision: str = typer.Option("auto", help="auto, bfloat16 or float32."),
+    expect_digest: Text = typer.Option(None, help="Refuse any model but the one with this digest."),
+    json: bool = typer.Option(False, "--json", help="Print the answers as JSON."),
+) -> None:
+    """Classify pictures with the model of a run."""
+    from headstart.api import load
+    from headstart.cli.printing import print_json
+    from headstart.files import make_folder
+    from headstart.progress import for_terminal
+    from headstart.runs.outputs import write_predictions
+
+    if csv is not None:
+        make_folder(Path(csv).parent)
+    classifier = load(model, device=device, precision=precision, expect_digest=expect_digest)
+    predictions = classifier.predict([Path(image) for image in images], progress=for_terminal())
+    if csv is not None:
+        write_predictions(Path(csv), predictions)
+    if json:
+        print_json(answers(predictions))
+    else:
+        print_answers(predictions, top)
+        if csv is not None:
+            print(f"\nWritten to {csv}")
+    failed = [p for p in predictions.problems if p]
+    if failed:
+        print(f"headstart: {len(failed)} of {len(predictions)} images cannot be read.",
+              file=sys.stderr)  # fmt: skip
+        if len(failed) == len(predictions):
+            sys.exit(2)
+
+
+def answers(predictions: object) -> list[dict[str, object]]:
+    """What `--json` prints: one object an image."""
+    from headstart.records import Predictions
+
+    assert isinstance(predictions, Predictions)
+    listed = []
+    for i, path in enumerate(predictions.paths):
+        if predictions.problems[i]:
+            listed.append({"path": path, "problem": predictions.problems[i]})
+            continue
+        row = predictions.probabilities[i]
+        chances = {n: float(p) for n, p in zip(predictions.class_names, row, strict=True)}
+        best = predictions.names[i]
+        entry = {"path": path, "class": best, "confidence": chances[best]}
+        listed.append({**entry, "probabilities": chances})
+    return listed
+
+
+def print_answers(predictions: object, top: int) -> None:
+    """One line an image: its path and the most probable classes."""
+    from headstart.records import Predictions
+
+    assert isinstance(predictions, Predictions)
+    width = min(60, max(len(path) for path in predictions.paths))
+    for i, path in enumerate(predictions.paths):
+        if predictions.problems[i]:
+            print(f"{path:<{width}}  no answer: {predictions.problems[i]}")
+            continue
+        row = predictions.probabilities[i]
+        best = row.argsort()[::-1][:top]
+        listed = "   ".join(f"{predictions.class_names[c]} {row[c]:.3f}" for c in best)
+        print(f"{path:<{width}}  {listed}")

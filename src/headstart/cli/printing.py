@@ -1,0 +1,54 @@
+"""Tables and JSON for every command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headstart.files import without_nan
+from headstart.metrics import METRICS
+
+INTERVAL = "95 %"
+
+
+def print_json(value: object) -> None:
+    """JSON on standard output, and nothing else there."""
+    print(json.dumps(without_nan(value), indent=2, ensure_ascii=False))
+
+
+def print_pairs(title: str, pairs: Sequence[tuple[str, str]]) -> None:
+    """A title and aligned lines; long values are not cut, so that paths can be copied."""
+    width = max(len(name) for name, _ in pairs)
+    print(f"\n{title}")
+    for name, value in pairs:
+        print(f"  {name:<{width}}  {value}")
+
+
+def print_figures(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """A line a metric, a column a part, each figure with its interval."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column("")
+    for title in parts:
+        table.add_column(title, no_wrap=True)
+    for metric in METRICS:
+        cells = [describe(figures[metric.name]) for figures in parts.values()]
+        if any(cells):
+            table.add_row(metric.label, *cells)
+    console = Console(highlight=False, soft_wrap=False)
+    console.print()
+    console.print(table)
+    console.print(f"In brackets: {INTERVAL} intervals.", style="dim")
+
+
+def describe(figure: Mapping[str, Any]) -> str:
+    """'0.912 [0.901, 0.922]', or '' where there is no figure."""
+    if figure["value"] is None:
+        return ""
+    text = f"{figure['value']:.3f}"
+    if figure["low"] is None:
+        return text
+    return f"{text} [{figure['low']:.3f}, {figure['high']:.3f}]"

@@ -1,0 +1,189 @@
+"""`headstart run`: the main job."""
+
+from __future__ import annotations
+
+import re
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional
+
+import typer
+
+from headstart.errors import UsageError
+
+if TYPE_CHECKING:
+    from headstart.runs import RunPlan, RunResult, RunSettings
+
+NAME = "run"
+EXAMPLE = "Example: headstart run --data flowers/ --model mini --folds 5 --out runs/flowers"
+INTERRUPTED = 130
+
+Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
+Number = Optional[int]  # noqa: UP045
+Share = Optional[float]  # noqa: UP045
+
+
+def command(
+    data: Text = typer.Option(
+        None, help="Folder of class folders (or train/ and test/), or a built-in name: digits."
+    ),
+    test_data: Text = typer.Option(None, help="Folder of test images, opened once at the end."),
+    model: Text = typer.Option(None, help="Backbone; see `headstart models`.  [default: mini]"),
+    head: Text = typer.Option(None, help="Head on its features.  [default: logistic]"),
+    folds: Number = typer.Option(None, help="Cross-validation folds.  [default: 5]"),
+    test_fraction: Share = typer.Option(
+        None, help="Share held out to test on, where the data bring no test part.  [default: 0.2]"
+    ),
+    weights: Text = typer.Option(
+        None, help="bundled, hub, none (random) or a file.  [default: auto]"
+    ),
+    image_size: Number = typer.Option(None, help="Input size in px.  [default: the network's own]"),
+    seed: Number = typer.Option(None, help="Every random choice hangs on it.  [default: 0]"),
+    device: Text = typer.Option(None, help="auto, cpu, cuda or mps.  [default: auto]"),
+    precision: Text = typer.Option(None, help="auto, bfloat16 or float32.  [default: auto]"),
+    out: Text = typer.Option(None, help="Folder of the run.  [default: runs/DATA-MODEL-TIME]"),
+    from_run: Text = typer.Option(
+        None, "--from", help="Repeat the run of this run.json; other options change it."
+    ),
+    resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and write nothing."),
+    strict: bool = typer.Option(False, "--strict", help="Stop if any image cannot be read."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Learn from labelled pictures: cross-validate, fit on everything, test once."""
+    options: dict[str, Any] = {
+        "data": data, "test_data": test_data, "model": model, "head": head, "folds": folds,
+        "test_fraction": test_fraction, "weights": weights, "image_size": image_size,
+        "seed": seed, "device": device, "precision": precision, "out": out,
+    }  # fmt: skip
+    given = {name: value for name, value in options.items() if value is not None}
+    if strict:
+        given["strict"] = True
+    settings = gather(given, from_run=from_run, resume=resume)
+    if dry_run:
+        show_plan(settings, as_json=json)
+    else:
+        show_run(settings, resume=resume, as_json=json)
+
+
+def gather(given: dict[str, Any], *, from_run: str | None, resume: bool) -> RunSettings:
+    """Settings from the options, on top of an earlier run's where one is named.
+
+    Raises:
+        UsageError: no data are named.
+    """
+    from headstart.runs import RunSettings, settings_from
+    from headstart.runs.record import read_run
+
+    stored: dict[str, Any] = {}
+    if from_run is not None:
+        stored = {k: v for k, v in read_run(Path(from_run))["settings"].items() if k != "out"}
+    elif resume and "out" in given and (Path(given["out"]) / "run.json").exists():
+        stored = read_run(Path(given["out"]))["settings"]
+    elif resume and "out" not in given:
+        raise UsageError("`--resume` needs the run to go on with. Name its folder by --out.")
+    chosen = {**stored, **given}
+    if "data" not in chosen:
+        raise UsageError(
+            "`--data` is missing: name a folder of class folders, or 'digits' to try it out."
+        )
+    chosen.setdefault("out", default_out(chosen["data"], chosen.get("model", "mini")))
+    return settings_from(chosen) if stored else RunSettings(**chosen)
+
+
+def default_out(data: str, model: str) -> str:
+    """`runs/DATA-MODEL-TIME`, with nothing in it that a file system dislikes."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", f"{Path(data).resolve().name}-{Path(model).name}")
+    return str(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
+
+
+def show_plan(settings: RunSettings, *, as_json: bool) -> None:
+    """Print what the run would do."""
+    import dataclasses
+
+    from headstart.cli.printing import print_json, print_pairs
+    from headstart.runs import plan_job
+
+    plan = plan_job(settings)
+    if as_json:
+        print_json(dataclasses.asdict(plan))
+        return
+    print_pairs("The plan (nothing was written)", plan_lines(plan))
+
+
+def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
+    """The plan for people."""
+    counts = sorted(plan.class_counts.items(), key=lambda item: item[1])
+    (smallest, fewest), (largest, most) = counts[0], counts[-1]
+    return [
+        ("Data", f"{plan.data}: {plan.num_images:,} images, {len(counts)} classes"),
+        ("Classes", f"smallest '{smallest}' with {fewest:,}, largest '{largest}' with {most:,}"),
+        ("Parts", f"{plan.num_train:,} to learn from, {plan.num_test:,} to test on "
+                  f"({plan.test_origin})"),
+        ("Backbone", plan.backbone),
+        ("Pictures", plan.preprocessing),
+        ("Engine", plan.engine),
+        ("Passes", f"{plan.num_passes:,} images once through the network; "
+                   f"{plan.num_known:,} are in the store already"),
+        ("Fits", f"{plan.num_fits} heads on the features, in {plan.num_folds} folds"),
+        ("Time", f"about {plan.seconds:.0f} s for the pass, at {plan.images_per_s:,.0f} images/s"),
+        ("Disk", f"about {plan.disk_bytes / 1e6:.0f} MB for features and bundle"),
+        ("Output", plan.out),
+    ]  # fmt: skip
+
+
+def show_run(settings: RunSettings, *, resume: bool, as_json: bool) -> None:
+    """Run the job and print its figures and files."""
+    from headstart.cli.printing import print_json
+    from headstart.progress import for_terminal
+    from headstart.runs import run_job
+
+    try:
+        result = run_job(settings, resume=resume, progress=for_terminal())
+    except KeyboardInterrupt:
+        print(
+            f"headstart: Interrupted. Go on with: headstart run --resume --out {settings.out}",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)
+    if as_json:
+        print_json(summary(result))
+    else:
+        print_result(result)
+
+
+def summary(result: RunResult) -> dict[str, Any]:
+    """What `--json` prints of a run."""
+    return {
+        "out": str(result.out),
+        "model": str(result.out / "model"),
+        "choice": result.record["choice"],
+        "metrics": result.metrics,
+        "times": result.record["times"],
+    }
+
+
+def print_result(result: RunResult) -> None:
+    """The table of figures and the paths of what was written."""
+    from headstart.cli.printing import print_figures, print_pairs
+
+    validated, tested = result.metrics["cross_validation"], result.metrics["test"]
+    print_figures(
+        {
+            f"cross-validation ({validated['num_images']:,} images)": validated["figures"],
+            f"test ({tested['num_images']:,} images)": tested["figures"],
+        }
+    )
+    out = result.out
+    print_pairs(
+        "Written",
+        [
+            ("Run", str(out)),
+            ("Model", f"{out / 'model'} (digest {result.record['choice']['model_digest'][:16]})"),
+            ("Figures", f"{out / 'metrics.json'}, {out / 'cv_results.csv'}"),
+            ("Pictures", f"{out / 'confusion_matrix.png'}, {out / 'curves.png'}"),
+            ("Images", f"{out / 'images.csv'}, {out / 'predictions.csv'}"),
+            ("Next", f"headstart predict {out} IMAGE..."),
+        ],
+    )

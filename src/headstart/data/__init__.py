@@ -1,0 +1,17 @@
+"""Images and labels: where they come from, and the one way to decode them."""
+
+from headstart.data.builtin import DATASETS, DatasetSpec
+from headstart.data.decoding import DECODER_VERSION, DecodingError, decode, digest_of
+from headstart.data.sources import load_images, load_table, load_unlabelled_or_labelled
+
+__all__ = [
+    "DATASETS",
+    "DECODER_VERSION",
+    "DatasetSpec",
+    "DecodingError",
+    "decode",
+    "digest_of",
+    "load_images",
+    "load_table",
+    "load_unlabelled_or_labelled",
+]

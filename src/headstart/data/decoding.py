@@ -1,0 +1,221 @@
+"""The one way from the bytes of a file to 8-bit RGB pixels.
+
+Training, prediction, the service and the page all come through `decode`, so that an image has
+the same pixels everywhere. What was done to it stands in `ImageFacts.treatment`; what cannot be
+decoded raises `DecodingError` with one clause, and nothing is ever replaced by a blank.
+
+The header is read first and its size checked, then the pixels are decoded (Pillow releases the
+interpreter's lock there, so threads scale), brought to RGB (`headstart.data.colour`) and turned
+upright. Of a file with several frames the first is taken. Safe to call from several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from io import BytesIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
+
+from headstart.data.colour import DecodingError, to_rgb
+from headstart.data.formats import FACTORIES, WEAK_FORMATS, format_of, misnamed, refusal
+from headstart.errors import UsageError
+from headstart.records import ImageFacts
+
+__all__ = ["DECODER_VERSION", "MAX_PIXELS", "DecodingError", "decode", "digest_of"]
+
+DECODER_VERSION = 1
+"""Part of every cache key: raised whenever the same bytes give other pixels."""
+
+MAX_PIXELS = 180_000_000
+"""A larger image is refused from its header; 180 megapixels are 540 MB as RGB."""
+
+_DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(
+    source: bytes | npt.NDArray[np.uint8], path: str, *, min_side: int | None = None
+) -> tuple[Image.Image, ImageFacts]:
+    """Decode one image to upright 8-bit RGB.
+
+    Args:
+        source: the encoded bytes, or (H, W) or (H, W, 3) uint8 pixels.
+        path: the image's name, for the facts and to notice a wrong extension.
+        min_side: where given, a JPEG may be decoded at 1/2, 1/4 or 1/8, as long as its shorter
+            side keeps twice this many pixels, enough for an antialiased resize afterwards.
+
+    Returns:
+        The RGB image, and what was found out; its size is the stored one in every case.
+
+    Raises:
+        DecodingError: the image cannot be decoded; the message is one clause.
+        UsageError: Pillow was told to accept truncated files.
+    """
+    if not isinstance(source, bytes):
+        return _from_pixels(source, path)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UsageError(
+            "`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must be False, got True: half an image would "
+            "pass for a whole one. Set it back to False."
+        )
+    problem = refusal(source, path)
+    if problem:
+        raise DecodingError(problem)
+    image = _open(source)
+    _check_size(image.size)
+    animated = _is_animated(image)
+    stored = _stored_size(image)
+    if min_side is not None:
+        _draft(image, min_side)
+    mode, wide = image.mode, _has_16_bit_colour(image)
+    upright, colour, turned = _load_upright(image)
+    notes = [
+        misnamed(image.format or "", path),
+        "16-bit colour to 8 bit" if wide else "",
+        colour,
+        turned,
+        "first frame of several" if animated else "",
+    ]
+    facts = ImageFacts(
+        path=path,
+        digest=digest_of(source),
+        width=stored[0],
+        height=stored[1],
+        format=image.format or "",
+        mode=mode,
+        treatment="; ".join(filter(None, notes)),
+    )
+    upright.info = {}  # an orientation left behind would be applied a second time
+    return upright, facts
+
+
+def digest_of(source: bytes | npt.NDArray[np.uint8]) -> str:
+    """BLAKE2b of the encoded bytes, or of shape, type and pixels; 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    if isinstance(source, bytes):
+        digest.update(source)
+    else:
+        digest.update(f"{source.shape} {source.dtype.str}".encode())
+        digest.update(np.ascontiguousarray(source).tobytes())
+    return digest.hexdigest()
+
+
+def _from_pixels(pixels: npt.NDArray[np.uint8], path: str) -> tuple[Image.Image, ImageFacts]:
+    shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not shaped or pixels.size == 0:
+        raise DecodingError(
+            f"an array of shape {pixels.shape} and type {pixels.dtype}, "
+            "not (H, W) or (H, W, 3) uint8"
+        )
+    stored = Image.fromarray(np.ascontiguousarray(pixels))
+    _check_size(stored.size)
+    image, colour = to_rgb(stored)
+    facts = ImageFacts(
+        path=path,
+        digest=digest_of(pixels),
+        width=stored.width,
+        height=stored.height,
+        format="pixels",
+        mode=stored.mode,
+        treatment=colour,
+    )
+    return image, facts
+
+
+def _open(data: bytes) -> ImageFile.ImageFile:
+    """Read the header only."""
+    name = format_of(data)
+    try:
+        return FACTORIES[name](BytesIO(data), "")
+    except Image.DecompressionBombError as error:
+        raise DecodingError(f"too large: the limit is {MAX_PIXELS:,} pixels") from error
+    except Exception as error:  # damaged bytes break the parsers in every way there is
+        clause = "not an image" if name in WEAK_FORMATS else _damage(name, error)
+        raise DecodingError(clause) from error
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise DecodingError(f"no pixels: {width}x{height}")
+    if width * height > MAX_PIXELS:
+        raise DecodingError(
+            f"too large: {width}x{height} pixels, the limit is {MAX_PIXELS:,} pixels"
+        )
+
+
+def _load_upright(image: ImageFile.ImageFile) -> tuple[Image.Image, str, str]:
+    """Decode the pixels; returns the RGB image, the colour clause and the rotation clause."""
+    try:
+        before = _orientation(image)
+        image.load()
+        after = _orientation(image)  # TIFF is turned while loading, and then says 1
+        rgb, colour = to_rgb(image)
+    except DecodingError:
+        raise
+    except MemoryError as error:
+        raise DecodingError(f"too large for the memory: {image.width}x{image.height}") from error
+    except Exception as error:
+        raise DecodingError(_damage(image.format or "", error)) from error
+    method = _UPRIGHT.get(after)
+    upright = rgb if method is None else rgb.transpose(method)
+    told = before if before in _UPRIGHT else after
+    return upright, colour, f"rotated by EXIF {told}" if told in _UPRIGHT else ""
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or it cannot be read."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except OSError:  # PNG may have to load its pixels to find it: the pixels are damaged
+        raise
+    except Exception:  # EXIF written by a careless program must not cost the image
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _draft(image: ImageFile.ImageFile, min_side: int) -> None:
+    """Have a JPEG decoded at the smallest size that keeps twice `min_side`."""
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return
+    shorter = min(image.size)
+    for scale in _DRAFT_SCALES:
+        if shorter // scale >= 2 * max(min_side, 1):
+            image.draft(None, (image.width // scale, image.height // scale))
+            return
+
+
+def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:
+    """Width and height before any rotation; Pillow swaps those of a turned TIFF at once."""
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(_TIFF_WIDTH, image.width), tags.get(_TIFF_HEIGHT, image.height)
+
+
+def _has_16_bit_colour(image: ImageFile.ImageFile) -> bool:
+    """Whether Pillow drops the low byte of every colour value while reading."""
+    if image.mode.startswith("I"):
+        return False
+    return any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _is_animated(image: ImageFile.ImageFile) -> bool:
+    try:
+        return bool(getattr(image, "is_animated", False))
+    except Exception:  # a damaged second frame does not concern the first
+        return False
+
+
+def _damage(name: str, error: Exception) -> str:
+    kind = "truncated" if "truncated" in str(error).lower() else "truncated or damaged"
+    return f"{kind} {name} file"

@@ -1,0 +1,122 @@
+"""One pass: the features of a table, read from the store or computed once and stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from headstart.data.decoding import DECODER_VERSION, digest_of
+from headstart.features.store import FeatureStore
+from headstart.inference import FeatureExtractor, ImageSource
+from headstart.progress import Progress
+from headstart.records import Features, ImageFacts
+
+VIEW = "whole"
+
+
+def identity(extractor: FeatureExtractor) -> str:
+    """Everything but the image that decides its features, readable."""
+    network = extractor.network
+    return " | ".join(
+        [
+            network.spec.name,
+            network.digest,
+            network.preprocessing.key,
+            f"decoder {DECODER_VERSION}",
+            VIEW,
+            extractor.execution.key,
+        ]
+    )
+
+
+def digests(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
+    """The digest of each row's bytes; a row that cannot be read has none."""
+    found = {}
+    for row in rows:
+        try:
+            found[row] = digest_of(source.read(row))
+        except OSError:
+            continue
+    return found
+
+
+def extract_features(
+    source: ImageSource,
+    extractor: FeatureExtractor,
+    *,
+    progress: Progress,
+    store: FeatureStore | None = None,
+) -> Features:
+    """Features of every image, each computed at most once.
+
+    Args:
+        source: the images.
+        extractor: network and device.
+        progress: gets one step an image.
+        store: where features are kept; None opens the user's.
+
+    Raises:
+        StorageError: the disk is full; what was stored before stays.
+    """
+    begun = time.perf_counter()
+    own = store is None
+    store = store or FeatureStore(identity(extractor), extractor.network.num_features)
+    try:
+        return _fill(source, extractor, progress, store, begun)
+    finally:
+        if own:
+            store.close()
+
+
+def _fill(
+    source: ImageSource,
+    extractor: FeatureExtractor,
+    progress: Progress,
+    store: FeatureStore,
+    begun: float,
+) -> Features:
+    count = len(source)
+    values = np.zeros((count, extractor.network.num_features), dtype=np.float16)
+    facts: list[ImageFacts | None] = [None] * count
+    digest_by_row = digests(source, range(count))
+    known = store.get(sorted(set(digest_by_row.values())))
+    for row, digest in digest_by_row.items():
+        if digest in known:
+            vector, record = known[digest]
+            values[row] = vector
+            facts[row] = replace(record, path=source.paths[row])
+    read_s = time.perf_counter() - begun
+    first_of: dict[str, int] = {}  # identical files go through the network once
+    for row, digest in digest_by_row.items():
+        if facts[row] is None:
+            first_of.setdefault(digest, row)
+    unread = [row for row in range(count) if row not in digest_by_row]
+    rows = sorted([*first_of.values(), *unread])
+    with progress.phase(f"Features by {extractor.network.spec.name}", len(rows)) as advance:
+        for batch, batch_facts, batch_values in extractor.extract(source, rows):
+            fresh = []
+            for row, record, vector in zip(batch, batch_facts, batch_values, strict=True):
+                values[row], facts[row] = vector, record
+                if not record.problem:
+                    fresh.append((record.digest, vector, record))
+            store.put(fresh)
+            advance(len(batch))
+    for row, digest in digest_by_row.items():
+        if facts[row] is None:
+            twin = first_of[digest]
+            values[row] = values[twin]
+            facts[row] = replace(facts[twin], path=source.paths[row])  # type: ignore[type-var]
+    complete = tuple(record for record in facts if record is not None)
+    return Features(
+        values=values,
+        facts=complete,
+        good=np.array([not record.problem for record in complete], dtype=bool),
+        computed=len(rows),
+        seconds={
+            "read": round(read_s, 3),
+            "compute": round(time.perf_counter() - begun - read_s, 3),
+        },
+    )

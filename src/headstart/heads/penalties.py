@@ -1,0 +1,221 @@
+"""The penalty of a head, chosen inside the training data of every fold.
+
+Scale.  A penalty means something only for features of known size.  Here problem k sees
+(x - mean_k) / s_k with the mean of its own training rows and one scalar, the root mean square
+of its own centred training rows over all features.  Nothing of this is computed on the
+features: the shift only moves the unpenalised intercept, and with one scalar a problem
+penalty ||s W||^2 = (penalty s^2) ||W||^2, so `fit_logistic` on the raw features with
+penalty_k s_k^2 is the same problem, and its coefficients are already those for raw features.
+One scalar and not one a feature, because the ratios between the features of a network carry
+information, and a feature that is zero on nearly all rows would be blown up to unit size.
+
+Choice, per fold.  All folds x all penalties are fitted at once on the training part less its
+inner rows, scored by log loss on the inner rows, and the winner of each fold is fitted again
+on the whole training part, all folds at once.  The penalty multiplies a mean loss, so it
+carries over from the smaller part to the larger.  The scored rows have no weight anywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.heads.logistic import LogisticFit, fit_logistic, predict_logits, slices
+
+WEAKEST, STRONGEST = 1e-5, 10.0
+ROWS = 8192
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ChosenFit:
+    """Heads of all folds, each with the penalty that its inner rows chose.
+
+    Attributes:
+        coef: (F, C, D) on raw features.
+        intercept: (F, C).
+        penalty: (F,) the chosen ones.
+        penalties: (P,) the candidates.
+        inner_log_loss: (F, P) mean natural log loss of the inner rows.
+        inner_accuracy: (F, P) their accuracy.
+        final_penalty: the candidate with the lowest mean inner log loss over the folds.
+        iterations: (F,) passes over the data of the second fit.
+        converged: (F,) bool of the second fit.
+        inner_converged: (F, P) bool of the first.
+    """
+
+    coef: Tensor
+    intercept: Tensor
+    penalty: Tensor
+    penalties: Tensor
+    inner_log_loss: Tensor
+    inner_accuracy: Tensor
+    final_penalty: float
+    iterations: Tensor
+    converged: Tensor
+    inner_converged: Tensor
+
+
+def penalty_path(num: int = 10) -> Tensor:
+    """(num,) float64 candidates from `WEAKEST` to `STRONGEST`, evenly spaced in the logarithm."""
+    if num < 1:
+        raise ValueError(f"`num` must be at least 1, got {num}.")
+    if num == 1:
+        return torch.tensor([(WEAKEST * STRONGEST) ** 0.5], dtype=torch.float64)
+    low, high = (torch.tensor(end, dtype=torch.float64).log10() for end in (WEAKEST, STRONGEST))
+    return torch.logspace(float(low), float(high), num, dtype=torch.float64)
+
+
+def fit_scaled_logistic(
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    penalties: Tensor,
+    num_classes: int,
+    *,
+    tolerance: float = 1e-4,
+    max_iterations: int = 300,
+) -> LogisticFit:
+    """`fit_logistic` with penalties that mean the same whatever the size of the features.
+
+    Args:
+        features: (N, D), raw.
+        labels: (N,) int64.
+        weights: (K, N) >= 0; mean and scale of problem k are those of its weighted rows.
+        penalties: (K,) > 0, for features of mean square one.
+        num_classes: C.
+        tolerance: as in `fit_logistic`.
+        max_iterations: as in `fit_logistic`.
+
+    Returns:
+        Coefficients for the raw features.
+    """
+    scaled = penalties.to(features.device).double() * mean_squares(features, weights)
+    return fit_logistic(
+        features,
+        labels,
+        weights,
+        scaled,
+        num_classes,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+
+
+def mean_squares(features: Tensor, weights: Tensor) -> Tensor:
+    """(K,) float64 mean square of the entries of each problem's centred rows; 1 where it is 0.
+
+    Args:
+        features: (N, D).
+        weights: (K, N), which rows are whose.
+    """
+    weights = weights.to(features.dtype)
+    total = weights.sum(1, dtype=torch.float64)
+    origin = features.mean(0)  # near every mean: the difference below then keeps its digits
+    chunks = slices(len(features), ROWS)
+    lengths = torch.cat([(features[rows] - origin).square().sum(1) for rows in chunks])
+    means = (weights @ features).double() / total[:, None] - origin
+    squares = (weights.double() @ lengths.double()) / total - means.square().sum(1)
+    squares = squares / features.shape[1]
+    return torch.where(squares > 0, squares, 1.0)
+
+
+def fit_with_chosen_penalty(
+    features: Tensor,
+    labels: Tensor,
+    train_weights: Tensor,
+    inner_held_out: Tensor,
+    penalties: Tensor,
+    num_classes: int,
+    *,
+    tolerance: float = 1e-4,
+    max_iterations: int = 300,
+) -> ChosenFit:
+    """Choose each fold's penalty on its inner rows and fit the fold with it.
+
+    Args:
+        features: (N, D) raw, float32 or float64.
+        labels: (N,) int64.
+        train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
+        inner_held_out: (F, N) bool, rows of the fold's training part that choose.
+        penalties: (P,) candidates, see `penalty_path`.
+        num_classes: C.
+        tolerance: as in `fit_logistic`.
+        max_iterations: as in `fit_logistic`.
+
+    Raises:
+        ValueError: a fold without inner rows, or with one outside its training part.
+    """
+    _check_inner(train_weights, inner_held_out)
+    folds, count = len(train_weights), len(penalties)
+    penalties = penalties.to(features.device)
+    inner = fit_scaled_logistic(
+        features,
+        labels,
+        (train_weights * ~inner_held_out).repeat_interleave(count, 0),
+        penalties.repeat(folds),
+        num_classes,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    coef = inner.coef.view(folds, count, num_classes, -1)
+    intercept = inner.intercept.view(folds, count, num_classes)
+    tables = [
+        _score_inner(features[rows], labels[rows], coef[fold], intercept[fold])
+        for fold, rows in enumerate(inner_held_out)
+    ]
+    log_loss, accuracy = (torch.stack(table) for table in zip(*tables, strict=True))
+    chosen = penalties[log_loss.argmin(1)]
+    fit = fit_scaled_logistic(
+        features,
+        labels,
+        train_weights,
+        chosen,
+        num_classes,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+    )
+    return ChosenFit(
+        coef=fit.coef,
+        intercept=fit.intercept,
+        penalty=chosen,
+        penalties=penalties,
+        inner_log_loss=log_loss,
+        inner_accuracy=accuracy,
+        final_penalty=float(penalties[log_loss.mean(0).argmin()]),
+        iterations=fit.iterations,
+        converged=fit.converged,
+        inner_converged=inner.converged.view(folds, count),
+    )
+
+
+def _check_inner(train_weights: Tensor, inner_held_out: Tensor) -> None:
+    """Raise ValueError where the inner rows are none, or none of the fold's own."""
+    if inner_held_out.shape != train_weights.shape or inner_held_out.dtype != torch.bool:
+        raise ValueError(
+            f"`inner_held_out` must be bool {tuple(train_weights.shape)} like `train_weights`, "
+            f"got {inner_held_out.dtype} {tuple(inner_held_out.shape)}."
+        )
+    if bool((inner_held_out & (train_weights == 0)).any()):
+        raise ValueError("`inner_held_out` must lie inside the training part of its fold.")
+    empty = (~inner_held_out.any(1)).nonzero()[:, 0].tolist()
+    if empty:
+        raise ValueError(
+            f"`inner_held_out` must hold out a row in every fold, got none in {empty}."
+        )
+
+
+def _score_inner(
+    features: Tensor, labels: Tensor, coef: Tensor, intercept: Tensor
+) -> tuple[Tensor, Tensor]:
+    """(P,) mean log loss in float64 and (P,) accuracy of the P heads of one fold."""
+    log_loss = torch.zeros(len(coef), dtype=torch.float64, device=features.device)
+    correct = torch.zeros_like(log_loss)
+    for rows in slices(len(features), ROWS):
+        targets = labels[rows]
+        logits = predict_logits(features[rows], coef, intercept)  # (P, rows, C)
+        picked = targets.expand(len(coef), -1)[..., None]
+        log_loss -= logits.log_softmax(-1).gather(-1, picked).double().sum((1, 2))
+        correct += (logits.argmax(-1) == targets).sum(1)
+    return log_loss / len(features), correct / len(features)

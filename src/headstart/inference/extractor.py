@@ -1,0 +1,198 @@
+"""The forward path: pictures are decoded by threads while the network computes.
+
+Decoding and resizing release the interpreter lock, so a few threads stay ahead of the network; a
+bounded window of batches keeps the memory flat. A batch smaller than `SMALLEST_BATCH` is filled
+up: below that some float32 kernels take another order of summation, and a picture alone would
+get features that differ in the last bit from the same picture among others.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from headstart.backbones import Network
+from headstart.data.decoding import DecodingError, decode
+from headstart.errors import HeadstartError
+from headstart.inference.preprocessing import normalise, resize_pixels
+from headstart.records import Bytes8, ImageFacts
+from headstart.runtime import Execution, usable_cores
+
+SMALLEST_BATCH = 8
+BATCHES_AHEAD = 3
+HALF_MAX = float(np.finfo(np.float16).max)
+
+
+class ImageSource(Protocol):
+    """Anything whose images can be read by row; `ImageTable` is one."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of the images."""
+
+    def __len__(self) -> int:
+        """How many images."""
+
+    def read(self, row: int) -> bytes | Bytes8:
+        """Encoded bytes or plain pixels of one image."""
+
+
+class MemoryImages:
+    """Images that are in memory already, as encoded bytes or plain pixels."""
+
+    def __init__(self, images: Sequence[bytes | Bytes8], paths: Sequence[str]) -> None:
+        """Keep the images and their names."""
+        self.images = list(images)
+        self.paths = tuple(paths)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.images)
+
+    def read(self, row: int) -> bytes | Bytes8:
+        """The image of this row."""
+        return self.images[row]
+
+
+class FileImages:
+    """Files in the order given, one of them twice if it was named twice."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        """Keep the paths; nothing is read yet."""
+        self.files = list(files)
+        self.paths = tuple(file.as_posix() for file in files)
+
+    def __len__(self) -> int:
+        """How many files."""
+        return len(self.files)
+
+    def read(self, row: int) -> bytes:
+        """The bytes of this file."""
+        return self.files[row].read_bytes()
+
+
+Prepared = tuple[ImageFacts, Bytes8 | None]
+Waiting = deque[tuple[list[int], list[Future[Prepared]]]]
+
+
+class FeatureExtractor:
+    """A network placed on a device, and the threads that feed it."""
+
+    def __init__(self, network: Network, execution: Execution, batch_size: int = 0) -> None:
+        """Copy the network to its device and precision.
+
+        Args:
+            network: stays as it is.
+            execution: device, precision, layout.
+            batch_size: images a forward pass; 0 takes 64 on a CPU and 256 on a GPU.
+        """
+        self.network = network
+        self.execution = execution
+        self.batch_size = batch_size or (256 if execution.device == "cuda" else 64)
+        self.module = place_module(network.module, execution)
+
+    @torch.inference_mode()
+    def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
+        """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
+
+        Raises:
+            HeadstartError: a feature is not finite or does not fit 16 bits.
+        """
+        count = len(pixels)
+        if count < SMALLEST_BATCH:
+            filling = pixels.new_zeros((SMALLEST_BATCH - count, *pixels.shape[1:]))
+            pixels = torch.cat([pixels, filling])
+        x = normalise(pixels.to(self.execution.device), self.network.preprocessing)
+        if not self.execution.channels_last:
+            x = x.contiguous()
+        values = self.module(x.to(self.execution.dtype)).float()[:count]
+        if not bool((values.abs() < HALF_MAX).all()):
+            raise HeadstartError(
+                f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
+                f"{float(values.abs().max()):.3g}). Check the weights, or use --precision float32."
+            )
+        return values.half().cpu().numpy()
+
+    def prepare(self, source: ImageSource, row: int) -> Prepared:
+        """Decode and resize one image; None for the pixels of one that cannot be."""
+        path = source.paths[row]
+        preprocessing = self.network.preprocessing
+        try:
+            image, facts = decode(source.read(row), path)
+            return facts, resize_pixels(image, preprocessing)
+        except DecodingError as error:
+            return ImageFacts(path=path, problem=str(error)), None
+        except OSError as error:
+            problem = f"unreadable file ({error.strerror or error})"
+            return ImageFacts(path=path, problem=problem), None
+
+    def extract(
+        self, source: ImageSource, rows: Sequence[int]
+    ) -> Iterator[tuple[list[int], list[ImageFacts], npt.NDArray[np.float16]]]:
+        """Features of some rows, batch by batch, in order.
+
+        Yields:
+            The batch's rows, their facts, and (B, D) float16 features; a row that could not be
+            decoded has a problem in its facts and zeros for features.
+        """
+        size = self.batch_size
+        batches = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
+        workers = max(1, usable_cores())
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        waiting: Waiting = deque()
+        upcoming = iter(batches)
+        try:
+            for _ in range(BATCHES_AHEAD):
+                self._submit(pool, source, upcoming, waiting)
+            while waiting:
+                batch, futures = waiting.popleft()
+                prepared = [future.result() for future in futures]
+                self._submit(pool, source, upcoming, waiting)
+                yield batch, [facts for facts, _ in prepared], self._forward_good(prepared)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _submit(
+        self,
+        pool: ThreadPoolExecutor,
+        source: ImageSource,
+        upcoming: Iterator[list[int]],
+        waiting: Waiting,
+    ) -> None:
+        batch = next(upcoming, None)
+        if batch is not None:
+            waiting.append((batch, [pool.submit(self.prepare, source, row) for row in batch]))
+
+    def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:
+        values = np.zeros((len(prepared), self.network.num_features), dtype=np.float16)
+        good = [i for i, (_, pixels) in enumerate(prepared) if pixels is not None]
+        if good:
+            stacked = np.stack([pixels for _, pixels in prepared if pixels is not None])
+            values[good] = self.forward(torch.from_numpy(stacked))
+        return values
+
+
+def place_module(module: nn.Module, execution: Execution) -> nn.Module:
+    """A copy in eval mode on the device, in the precision and layout of `execution`.
+
+    Normalisation layers keep float32 parameters and statistics: they are cheap, and rounding
+    their statistics is what costs accuracy in 16 bits.
+    """
+    placed = copy.deepcopy(module).eval().to(device=execution.device, dtype=execution.dtype)
+    if execution.dtype != torch.float32:
+        originals = dict(module.named_modules())
+        for name, part in placed.named_modules():
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.float().load_state_dict(originals[name].state_dict())
+    if execution.channels_last:
+        placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed

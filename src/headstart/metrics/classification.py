@@ -1,0 +1,219 @@
+"""How good probabilities are, in numbers.
+
+All functions take `probabilities` (N, C), rows summing to one, and `labels` (N,) from 0 to
+C - 1.  The prediction is the most probable class, the first of equals.  A metric that is not
+defined, or is trivially one, is None: top k with C <= k, an area under the curve without
+positives or negatives.
+
+Registered metrics say how their interval is made (`headstart.statistics` makes it): 'wilson'
+for a share of images, 'bootstrap' for what is not a plain share, 'influence' for the AUC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from sklearn.metrics import classification_report, roc_auc_score
+
+from headstart.metrics import counts as by_counts
+from headstart.metrics.counts import ClassCounts, count_classes
+from headstart.records import Floats, Integers
+from headstart.registry import Registry
+
+IntervalKind = Literal["wilson", "bootstrap", "influence"]
+SMALLEST_PROBABILITY = 1e-15
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSpec:
+    """One metric.
+
+    Attributes:
+        name: its key in records.
+        label: its heading in tables.
+        function: (probabilities, labels) to a value, None where undefined.
+        bigger_is_better: False for losses.
+        interval: how its interval is made.
+        from_counts: the same metric from class counts, where it needs no more.
+        per_image: (probabilities, labels) to (N,) values whose mean the metric is, if it is one.
+    """
+
+    name: str
+    label: str
+    function: Callable[[Floats, Integers], float | None]
+    bigger_is_better: bool = True
+    interval: IntervalKind
+    from_counts: Callable[[ClassCounts], Floats] | None = None
+    per_image: Callable[[Floats, Integers], Floats] | None = None
+
+
+METRICS: Registry[MetricSpec] = Registry("metric")
+
+
+def score(probabilities: Floats, labels: Integers, num_classes: int) -> dict[str, float | None]:
+    """Every registered metric by name.
+
+    Args:
+        probabilities: (N, C), finite.
+        labels: (N,) int64, 0 to C - 1.
+        num_classes: C.
+
+    Raises:
+        ValueError: no images, shapes that do not fit, values out of range.
+    """
+    check_scored(probabilities, labels, num_classes)
+    return {spec.name: spec.function(probabilities, labels) for spec in METRICS}
+
+
+def check_scored(probabilities: Floats, labels: Integers, num_classes: int) -> None:
+    """Raise ValueError where there is nothing that can be scored."""
+    if probabilities.shape != (len(labels), num_classes) or not len(labels):
+        raise ValueError(
+            f"`probabilities` must be (N, {num_classes}) with one row a label and N > 0, "
+            f"got {probabilities.shape} for {len(labels)} labels."
+        )
+    if not np.isfinite(probabilities).all():
+        raise ValueError("`probabilities` must be finite. Leave unreadable images out.")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"`labels` must be 0 to {num_classes - 1}. Leave unlabelled images out.")
+
+
+def predict(probabilities: Floats) -> Integers:
+    """(N,) most probable class, the first of equals."""
+    return np.asarray(probabilities.argmax(axis=1), dtype=np.int64)
+
+
+def hits(probabilities: Floats, labels: Integers) -> Floats:
+    """(N,) one where the prediction is right, else zero."""
+    return np.asarray(predict(probabilities) == labels, dtype=np.float64)
+
+
+def top_k_hits(probabilities: Floats, labels: Integers, *, k: int) -> Floats:
+    """(N,) one where the label is among the k most probable; of equals the first come first."""
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    rank = ((probabilities > own) | ((probabilities == own) & before)).sum(axis=1)
+    return np.asarray(rank < k, dtype=np.float64)
+
+
+def top_k_accuracy(probabilities: Floats, labels: Integers, *, k: int) -> float | None:
+    """Share of images whose label is among the k most probable; None where C <= k."""
+    if probabilities.shape[1] <= k:
+        return None
+    return float(top_k_hits(probabilities, labels, k=k).mean())
+
+
+def log_losses(probabilities: Floats, labels: Integers) -> Floats:
+    """(N,) minus natural logarithm of the label's probability, clipped from below at 1e-15."""
+    own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return -np.log(np.clip(own, SMALLEST_PROBABILITY, 1.0))
+
+
+def log_loss(probabilities: Floats, labels: Integers) -> float:
+    """Mean of `log_losses`."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def scorable_classes(labels: Integers, num_classes: int) -> Integers:
+    """Classes that have both positives and negatives."""
+    support = np.bincount(labels, minlength=num_classes)
+    return np.flatnonzero((support > 0) & (support < len(labels))).astype(np.int64)
+
+
+def macro_auc(probabilities: Floats, labels: Integers) -> float | None:
+    """Mean one-vs-rest area under the ROC curve over the scorable classes; None without any."""
+    classes = scorable_classes(labels, probabilities.shape[1])
+    if not len(classes):
+        return None
+    areas = [roc_auc_score(labels == c, probabilities[:, c]) for c in classes]
+    return float(np.mean(areas))
+
+
+def per_class_table(probabilities: Floats, labels: Integers) -> dict[str, Floats | Integers]:
+    """Columns precision, recall, f1 and support, each (C,)."""
+    counts = count_classes(labels, predict(probabilities), probabilities.shape[1])
+    return {
+        "precision": by_counts.precision(counts),
+        "recall": by_counts.recall(counts),
+        "f1": by_counts.f1(counts),
+        "support": np.asarray(counts.support, dtype=np.int64),
+    }
+
+
+def text_report(probabilities: Floats, labels: Integers, class_names: tuple[str, ...]) -> str:
+    """scikit-learn's classification report with four digits."""
+    report = classification_report(
+        labels,
+        predict(probabilities),
+        labels=np.arange(len(class_names)),
+        target_names=list(class_names),
+        digits=4,
+        zero_division=0,
+    )
+    return str(report)
+
+
+def _from_counts(
+    function: Callable[[ClassCounts], Floats], probabilities: Floats, labels: Integers
+) -> float:
+    """The value of a count metric."""
+    counts = count_classes(labels, predict(probabilities), probabilities.shape[1])
+    return float(function(counts))
+
+
+def _register_count_metric(
+    name: str, label: str, function: Callable[[ClassCounts], Floats]
+) -> None:
+    """Register a metric of class counts with a bootstrap interval."""
+    METRICS.register(
+        MetricSpec(
+            name=name,
+            label=label,
+            function=partial(_from_counts, function),
+            interval="bootstrap",
+            from_counts=function,
+        )
+    )
+
+
+METRICS.register(
+    MetricSpec(
+        name="accuracy",
+        label="Accuracy",
+        function=partial(_from_counts, by_counts.accuracy),
+        interval="wilson",
+        from_counts=by_counts.accuracy,
+        per_image=hits,
+    )
+)
+_register_count_metric("balanced_accuracy", "Balanced accuracy", by_counts.balanced_accuracy)
+for _k in (3, 5):
+    METRICS.register(
+        MetricSpec(
+            name=f"top{_k}_accuracy",
+            label=f"Top-{_k} accuracy",
+            function=partial(top_k_accuracy, k=_k),
+            interval="wilson",
+            per_image=partial(top_k_hits, k=_k),
+        )
+    )
+_register_count_metric("macro_precision", "Macro precision", by_counts.macro_precision)
+_register_count_metric("macro_recall", "Macro recall", by_counts.macro_recall)
+_register_count_metric("macro_f1", "Macro F1", by_counts.macro_f1)
+METRICS.register(
+    MetricSpec(name="macro_auc", label="Macro AUC", function=macro_auc, interval="influence")
+)
+METRICS.register(
+    MetricSpec(
+        name="log_loss",
+        label="Log loss",
+        function=log_loss,
+        bigger_is_better=False,
+        interval="bootstrap",
+        per_image=log_losses,
+    )
+)

@@ -1,0 +1,88 @@
+"""Metrics that need only counts, for one table or for a thousand resampled ones at once.
+
+Three counts a class say it all: how often it was rightly predicted (hits), how often it was
+there (support), how often it was predicted.  Every function takes a `ClassCounts` with any
+leading axes and reduces the last one, so that a point value and its bootstrap are one
+definition.  A ratio without denominator counts as zero (scikit-learn's zero_division=0).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.records import Floats, Integers
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClassCounts:
+    """Counts by class, each (..., C)."""
+
+    hits: npt.NDArray[np.number]
+    support: npt.NDArray[np.number]
+    predicted: npt.NDArray[np.number]
+
+
+def confusion_matrix(labels: Integers, predictions: Integers, num_classes: int) -> Integers:
+    """(C, C) int64 counts, true classes in rows, predicted ones in columns."""
+    cells = np.bincount(labels * num_classes + predictions, minlength=num_classes**2)
+    return np.asarray(cells.reshape(num_classes, num_classes), dtype=np.int64)
+
+
+def count_classes(labels: Integers, predictions: Integers, num_classes: int) -> ClassCounts:
+    """The three counts of each class."""
+    hits = labels[labels == predictions]
+    return ClassCounts(
+        hits=np.bincount(hits, minlength=num_classes),
+        support=np.bincount(labels, minlength=num_classes),
+        predicted=np.bincount(predictions, minlength=num_classes),
+    )
+
+
+def divide(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number]) -> Floats:
+    """Numerator / denominator, zero where the denominator is zero."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator != 0)
+
+
+def accuracy(counts: ClassCounts) -> Floats:
+    """(...) share of right predictions."""
+    return divide(counts.hits.sum(-1), counts.support.sum(-1))
+
+
+def balanced_accuracy(counts: ClassCounts) -> Floats:
+    """(...) mean recall over the classes that are present."""
+    recall = divide(counts.hits, counts.support)
+    return divide(recall.sum(-1), (counts.support > 0).sum(-1))
+
+
+def precision(counts: ClassCounts) -> Floats:
+    """(..., C) hits / predicted."""
+    return divide(counts.hits, counts.predicted)
+
+
+def recall(counts: ClassCounts) -> Floats:
+    """(..., C) hits / support."""
+    return divide(counts.hits, counts.support)
+
+
+def f1(counts: ClassCounts) -> Floats:
+    """(..., C) harmonic mean of precision and recall, 2 hits / (support + predicted)."""
+    return divide(2 * counts.hits, counts.support + counts.predicted)
+
+
+def macro_precision(counts: ClassCounts) -> Floats:
+    """(...) mean precision over all C classes."""
+    return np.asarray(precision(counts).mean(-1))
+
+
+def macro_recall(counts: ClassCounts) -> Floats:
+    """(...) mean recall over all C classes, absent ones as zero."""
+    return np.asarray(recall(counts).mean(-1))
+
+
+def macro_f1(counts: ClassCounts) -> Floats:
+    """(...) mean F1 over all C classes."""
+    return np.asarray(f1(counts).mean(-1))

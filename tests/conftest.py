@@ -1,0 +1,68 @@
+"""Fixtures for every test: a private cache, tiny picture folders, packs where they are at hand."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's store, weights or data settings."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("HEADSTART_CACHE", str(folder))
+    monkeypatch.delenv("HEADSTART_WEIGHTS", raising=False)
+    return folder
+
+
+def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 40) -> None:
+    """A noisy picture of one colour."""
+    generator = np.random.default_rng(seed)
+    noise = generator.integers(-40, 40, (size, size + 8, 3))
+    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def colour_folder(tmp_path) -> Path:
+    """Three easy classes of twelve PNG pictures each."""
+    folder = tmp_path / "colours"
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(12):
+            paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
+    return folder
+
+
+def data_folder() -> Path | None:
+    """The optional folder of real pictures."""
+    for place in (os.environ.get("HEADSTART_DATA"), ROOT.parent / "shared" / "data"):
+        if place and Path(place).is_dir():
+            return Path(place)
+    return None
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory):
+    """A function that unpacks one pack of real pictures and gives its folder, or skips."""
+
+    def unpack(name: str) -> Path:
+        folder = data_folder()
+        archive = folder / name / f"{name}.tar" if folder else None
+        if archive is None or not archive.is_file():
+            pytest.skip(f"the pack '{name}' is not at hand (HEADSTART_DATA)")
+        target = tmp_path_factory.getbasetemp() / "packs"
+        if not (target / name).is_dir():
+            with tarfile.open(archive) as tar:
+                tar.extractall(target, filter="data")
+        return target / name
+
+    return unpack

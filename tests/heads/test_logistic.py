@@ -1,0 +1,351 @@
+"""The batched logistic regression against scikit-learn, autograd, itself and its promises."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from headstart.heads import (
+    HEADS,
+    fit_logistic,
+    fit_scaled_logistic,
+    fit_with_chosen_penalty,
+    penalty_path,
+    predict_logits,
+)
+from headstart.heads import logistic as logistic_module
+from headstart.heads.penalties import mean_squares
+
+TIGHT = {"tolerance": 1e-12, "max_iterations": 2000}
+STRENGTHS = (1e-3, 1e-2, 1.0)
+
+
+def make_blobs(
+    rows: int = 90, width: int = 6, classes: int = 3, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Overlapping classes with correlated features of unequal size and a mean off zero."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % classes
+    centres = torch.randn(classes, width, generator=generator, dtype=torch.float64)
+    features = centres[labels] + torch.randn(rows, width, generator=generator, dtype=torch.float64)
+    mixing = torch.randn(width, width, generator=generator, dtype=torch.float64)
+    return features @ mixing + 3.0, labels
+
+
+def fit_with_sklearn(features: Tensor, labels: Tensor, penalty: float) -> LogisticRegression:
+    """The same objective in scikit-learn: C = 1 / (penalty n)."""
+    model = LogisticRegression(
+        C=1 / (penalty * len(labels)), tol=1e-10, max_iter=20_000, solver="newton-cg"
+    )
+    return model.fit(features.numpy(), labels.numpy())
+
+
+@pytest.mark.parametrize(("rows", "width", "classes"), [(90, 6, 3), (60, 5, 5), (24, 40, 4)])
+def test_agrees_with_sklearn_for_every_subset_and_penalty(rows, width, classes):
+    """Coefficients to 1e-5, probabilities to 1e-6; one case has D > N."""
+    features, labels = make_blobs(rows, width, classes)
+    generator = torch.Generator().manual_seed(1)
+    masks = [torch.rand(rows, generator=generator) < 0.8 for _ in STRENGTHS]
+    weights = torch.stack(masks).double()
+    fit = fit_logistic(features, labels, weights, torch.tensor(STRENGTHS), classes, **TIGHT)
+    assert fit.converged.all()
+    logits = predict_logits(features, fit.coef, fit.intercept)
+    for k, (mask, penalty) in enumerate(zip(masks, STRENGTHS, strict=True)):
+        model = fit_with_sklearn(features[mask], labels[mask], penalty)
+        wanted = model.predict_proba(features.numpy())
+        np.testing.assert_allclose(logits[k].softmax(-1).numpy(), wanted, atol=1e-6)
+        coef, intercept = fit.coef[k].numpy(), fit.intercept[k].numpy()
+        np.testing.assert_allclose(coef, model.coef_, atol=1e-5)
+        np.testing.assert_allclose(intercept, model.intercept_, atol=1e-5)
+
+
+def test_two_classes_equal_the_binary_fit_with_half_the_penalty():
+    """softmax with (-v/2, v/2) pays penalty/2 * |v|^2/2, so sklearn's v has penalty / 2."""
+    features, labels = make_blobs(60, 5, 2)
+    fit = fit_logistic(features, labels, torch.ones(1, 60), torch.tensor([0.02]), 2, **TIGHT)
+    model = fit_with_sklearn(features, labels, 0.01)
+    difference = (fit.coef[0, 1] - fit.coef[0, 0]).numpy()
+    np.testing.assert_allclose(difference, model.coef_[0], atol=1e-5)
+
+
+def test_gradient_of_the_stated_objective_vanishes():
+    """Autograd on the objective as documented, with uneven weights."""
+    features, labels = make_blobs()
+    weights = torch.rand(2, 90, generator=torch.Generator().manual_seed(2)).double()
+    penalties = torch.tensor([1e-3, 0.3], dtype=torch.float64)
+    fit = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
+    coef, intercept = fit.coef.clone().requires_grad_(), fit.intercept.clone().requires_grad_()
+    losses = -predict_logits(features, coef, intercept).log_softmax(-1)[:, range(90), labels]
+    value = (weights * losses).sum(1) / weights.sum(1)
+    value = value + 0.5 * penalties * coef.square().sum((1, 2))
+    value.sum().backward()
+    assert coef.grad is not None
+    assert intercept.grad is not None
+    assert coef.grad.abs().max() < 1e-8
+    assert intercept.grad.abs().max() < 1e-9
+    assert (fit.gradient_norm <= 1e-12).all()
+
+
+def test_analytic_gradient_matches_autograd():
+    """The gradient that the solver walks on, at a random point."""
+    features, labels = make_blobs()
+    shares = torch.rand(2, 90, generator=torch.Generator().manual_seed(3)).double()
+    shares /= shares.sum(1, keepdim=True)
+    basis = logistic_module._find_basis(features, shares.mean(0))
+    penalties = torch.tensor([0.1, 2.0], dtype=torch.float64)
+    loss = logistic_module._Loss(basis.apply(features), labels, shares, penalties, 3)
+    points = torch.randn(2, 21, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    points.requires_grad_()
+    value, gradient = loss.evaluate(points.detach(), torch.arange(2))
+    blocks = points.view(2, 3, 7)
+    logits = torch.einsum("ne,kce->knc", basis.apply(features), blocks)
+    wanted = -(shares * logits.log_softmax(-1)[:, range(90), labels]).sum(1)
+    wanted = wanted + 0.5 * penalties * blocks[..., :-1].square().sum((1, 2))
+    torch.testing.assert_close(value, wanted.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(wanted.sum(), points)[0])
+
+
+def test_many_at_once_equal_each_alone():
+    """K heads at once = K alone, to the tolerance of the fit; and batches of K change nothing."""
+    features, labels = make_blobs()
+    weights = (torch.rand(4, 90, generator=torch.Generator().manual_seed(5)) < 0.7).double()
+    penalties = torch.tensor([1e-3, 1e-2, 0.1, 1.0], dtype=torch.float64)
+    together = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
+    for k in range(4):
+        one = fit_logistic(features, labels, weights[k : k + 1], penalties[k : k + 1], 3, **TIGHT)
+        torch.testing.assert_close(together.coef[k], one.coef[0], atol=1e-7, rtol=1e-6)
+        torch.testing.assert_close(together.intercept[k], one.intercept[0], atol=1e-6, rtol=1e-6)
+
+
+def test_chunks_and_batches_change_nothing(monkeypatch):
+    """Memory bounds cut rows and problems; the answer stays."""
+    features, labels = make_blobs()
+    weights = (torch.rand(4, 90, generator=torch.Generator().manual_seed(5)) < 0.7).double()
+    penalties = torch.tensor([1e-3, 1e-2, 0.1, 1.0], dtype=torch.float64)
+    whole = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
+    monkeypatch.setattr(logistic_module, "LOGIT_BYTES", 1000)
+    monkeypatch.setattr(logistic_module, "STATE_BYTES", 10_000)
+    monkeypatch.setattr(logistic_module, "GRAM_ROWS", 7)
+    cut = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
+    torch.testing.assert_close(cut.coef, whole.coef, atol=1e-7, rtol=1e-6)
+
+
+def test_two_runs_are_bit_equal():
+    """Same input, same bits."""
+    features, labels = make_blobs()
+    arguments = (features.float(), labels, torch.ones(2, 90), torch.tensor([0.01, 0.1]), 3)
+    first, second = fit_logistic(*arguments), fit_logistic(*arguments)
+    assert torch.equal(first.coef, second.coef)
+    assert first.coef.dtype == torch.float32
+
+
+@settings(max_examples=8, deadline=None)
+@given(shift=st.floats(-50, 50), scale=st.floats(0.01, 100), seed=st.integers(0, 99))
+def test_shift_scale_and_rotation_are_exact(shift, scale, seed):
+    """Predictions stay when features move, turn, or grow with the penalty."""
+    features, labels = make_blobs(45, 4, 3, seed)
+    weights, penalty = torch.ones(1, 45), torch.tensor([0.05], dtype=torch.float64)
+    turn = torch.linalg.qr(make_blobs(4, 4, 3, seed + 1)[0]).Q
+    moved = (features @ turn) * scale + shift
+    here = fit_logistic(features, labels, weights, penalty, 3, **TIGHT)
+    there = fit_logistic(moved, labels, weights, penalty * scale**2, 3, **TIGHT)
+    wanted = predict_logits(features, here.coef, here.intercept).softmax(-1)
+    got = predict_logits(moved, there.coef, there.intercept).softmax(-1)
+    torch.testing.assert_close(got, wanted, atol=1e-6, rtol=0)
+
+
+def test_integer_weights_repeat_rows():
+    """A weight of two is the row twice."""
+    features, labels = make_blobs()
+    weights = (torch.arange(90) % 3).double()
+    repeated = torch.arange(90).repeat_interleave(weights.long())
+    penalty = torch.tensor([0.01])
+    weighted = fit_logistic(features, labels, weights[None], penalty, 3, **TIGHT)
+    plain = fit_logistic(
+        features[repeated], labels[repeated], torch.ones(1, len(repeated)), penalty, 3, **TIGHT
+    )
+    torch.testing.assert_close(weighted.coef, plain.coef, atol=1e-7, rtol=1e-6)
+
+
+def test_a_class_without_rows_gets_a_low_probability():
+    """No run-away, for a class that the problem never sees."""
+    features, labels = make_blobs()
+    weights = torch.stack([labels != 2, torch.ones(90, dtype=torch.bool)]).float()
+    fit = fit_logistic(features.float(), labels, weights, torch.tensor([0.01, 0.01]), 3)
+    assert fit.converged.all()
+    probabilities = predict_logits(features.float(), fit.coef, fit.intercept).softmax(-1)
+    assert torch.isfinite(fit.coef).all()
+    assert probabilities[0, labels != 2, 2].mean() < 1e-3
+    assert (probabilities[0].argmax(-1) == labels)[labels != 2].float().mean() > 0.8
+
+
+def test_separable_and_constant_features_end():
+    """A weak penalty on separated classes converges; features without information too."""
+    labels = torch.arange(30) % 3
+    separated = torch.nn.functional.one_hot(labels, 3).float() * 10
+    fit = fit_logistic(separated, labels, torch.ones(1, 30), torch.tensor([1e-6]), 3)
+    assert fit.converged.all()
+    constant = fit_logistic(torch.ones(30, 4), labels, torch.ones(1, 30), torch.tensor([0.1]), 3)
+    assert constant.converged.all()
+    torch.testing.assert_close(constant.coef, torch.zeros(1, 3, 4))
+
+
+def test_too_few_iterations_are_reported():
+    """What did not converge says so."""
+    features, labels = make_blobs()
+    fit = fit_logistic(
+        features, labels, torch.ones(1, 90), torch.tensor([1e-4]), 3, max_iterations=2
+    )
+    assert not fit.converged.any()
+    assert fit.iterations.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": torch.tensor([[1.0] * 6, [0.0] * 6])}, "none in problems \\[1\\]"),
+        ({"weights": -torch.ones(2, 6)}, "not negative"),
+        ({"features": torch.full((6, 2), torch.nan)}, "6 rows with NaN"),
+        ({"features": torch.ones(6, 2, dtype=torch.float16)}, "float32 or float64"),
+        ({"penalties": torch.tensor([0.0, 1.0])}, "2 positive numbers"),
+        ({"labels": torch.tensor([0, 1, 2, 3, 0, 1])}, "0 to C - 1"),
+        ({"labels": torch.zeros(5, dtype=torch.int64)}, "like the features"),
+    ],
+)
+def test_bad_input_is_named(change, message):
+    """Each bad argument raises ValueError with its reason."""
+    arguments = {
+        "features": torch.ones(6, 2),
+        "labels": torch.tensor([0, 1, 2, 0, 1, 2]),
+        "weights": torch.ones(2, 6),
+        "penalties": torch.ones(2),
+        "num_classes": 3,
+    }
+    with pytest.raises(ValueError, match=message):
+        fit_logistic(**(arguments | change))
+
+
+def make_protocol(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    """Three folds with an inner part each."""
+    features, labels = make_blobs(120)
+    fold = torch.arange(120) // 3 % 3
+    train = torch.stack([fold != f for f in range(3)])
+    inner = train & (torch.rand(3, 120, generator=torch.Generator().manual_seed(6)) < 0.25)
+    return {
+        "features": features.to(dtype),
+        "labels": labels,
+        "train_weights": train.to(dtype),
+        "inner_held_out": inner,
+        "penalties": penalty_path(6),
+        "num_classes": 3,
+    }
+
+
+def test_protocol_equals_the_loop_written_out():
+    """Choice and refit as the definition has them, on features scaled by hand with sklearn."""
+    arguments = make_protocol()
+    result = fit_with_chosen_penalty(**arguments, **TIGHT)
+    features, labels = arguments["features"], arguments["labels"]
+
+    def fit_by_hand(rows: Tensor, penalty: float, ask: Tensor) -> Tensor:
+        mean = features[rows].mean(0)
+        scale = (features[rows] - mean).square().mean().sqrt()
+        scaled = (features - mean) / scale
+        model = fit_with_sklearn(scaled[rows], labels[rows], penalty)
+        return torch.from_numpy(model.predict_proba(scaled[ask].numpy()))
+
+    losses = torch.zeros(3, 6, dtype=torch.float64)
+    for f in range(3):
+        inner, train = arguments["inner_held_out"][f], arguments["train_weights"][f] > 0
+        for p, penalty in enumerate(arguments["penalties"].tolist()):
+            probabilities = fit_by_hand(train & ~inner, penalty, inner)
+            losses[f, p] = -probabilities[range(len(probabilities)), labels[inner]].log().mean()
+        chosen = float(arguments["penalties"][losses[f].argmin()])
+        assert float(result.penalty[f]) == chosen
+        wanted = fit_by_hand(train, chosen, ~train)
+        logits = predict_logits(features[~train], result.coef[f], result.intercept[f])
+        torch.testing.assert_close(logits.softmax(-1), wanted, atol=1e-6, rtol=0)
+    torch.testing.assert_close(result.inner_log_loss, losses, atol=1e-6, rtol=0)
+    best = arguments["penalties"][losses.mean(0).argmin()]
+    assert result.final_penalty == float(best)
+
+
+def test_scored_rows_never_influence_their_fold():
+    """Other features in fold 0's scored rows leave fold 0's head, choice and tables as they are."""
+    arguments = make_protocol()
+    before = fit_with_chosen_penalty(**arguments, **TIGHT)
+    scored = arguments["train_weights"][0] == 0
+    features = arguments["features"].clone()
+    features[scored] = 100 * features[scored].flip(0) - 7
+    after = fit_with_chosen_penalty(**(arguments | {"features": features}), **TIGHT)
+    torch.testing.assert_close(after.coef[0], before.coef[0], atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(after.inner_log_loss[0], before.inner_log_loss[0], atol=1e-7, rtol=0)
+    assert after.penalty[0] == before.penalty[0]
+    assert (after.coef[1] - before.coef[1]).abs().max() > 1e-3
+
+
+def test_penalties_mean_the_same_for_features_of_any_size():
+    """A network whose features are a thousand times larger gets the same tables."""
+    arguments = make_protocol(torch.float32)
+    small = fit_with_chosen_penalty(**arguments)
+    arguments["features"] = arguments["features"] * 1024
+    large = fit_with_chosen_penalty(**arguments)
+    torch.testing.assert_close(large.inner_log_loss, small.inner_log_loss, atol=2e-4, rtol=0)
+    torch.testing.assert_close(large.penalty, small.penalty)
+    assert small.converged.all()
+    assert small.inner_converged.all()
+
+
+def test_mean_squares_by_definition():
+    """Mean square of the centred rows of each problem, and one where there is none."""
+    features, _ = make_blobs()
+    weights = torch.stack([torch.arange(90) < 40, torch.arange(90) == 3]).double()
+    rows = features[:40]
+    wanted = torch.tensor([float((rows - rows.mean(0)).square().mean()), 1.0])
+    got = mean_squares(features, weights)
+    torch.testing.assert_close(got[0], wanted[0].double(), rtol=1e-6, atol=0)
+    assert got[1] == 1 or got[1] < 1e-10
+
+
+def test_inner_rows_outside_training_are_refused():
+    """The scored part can never choose."""
+    arguments = make_protocol()
+    arguments["inner_held_out"] = arguments["inner_held_out"].clone()
+    arguments["inner_held_out"][0, 0] = True
+    arguments["train_weights"][0, 0] = 0
+    with pytest.raises(ValueError, match="inside the training part"):
+        fit_with_chosen_penalty(**arguments)
+    arguments["inner_held_out"][0] = False
+    with pytest.raises(ValueError, match="none in \\[0\\]"):
+        fit_with_chosen_penalty(**arguments)
+
+
+def test_penalty_path_is_even_in_the_logarithm():
+    """Closed form of the grid."""
+    path = penalty_path(7)
+    steps = path.log().diff()
+    torch.testing.assert_close(steps, steps[:1].expand(6))
+    assert path[0] == pytest.approx(1e-5)
+    assert path[-1] == pytest.approx(10.0)
+    assert penalty_path(1).item() == pytest.approx(1e-2)
+
+
+def test_scaled_fit_is_the_raw_fit_with_the_penalty_times_the_mean_square():
+    """The identity that the module header states."""
+    features, labels = make_blobs()
+    square = (features - features.mean(0)).square().mean()
+    ones, penalty = torch.ones(1, 90), torch.tensor([0.1], dtype=torch.float64)
+    scaled = fit_scaled_logistic(features, labels, ones, penalty, 3, **TIGHT)
+    raw = fit_logistic(features, labels, ones, penalty * square, 3, **TIGHT)
+    torch.testing.assert_close(scaled.coef, raw.coef, atol=1e-8, rtol=1e-6)
+
+
+def test_registered_heads_describe_themselves():
+    """Every entry has a line for tables."""
+    assert HEADS.names() == ["logistic"]
+    assert all(spec.description and spec.batched_over_folds for spec in HEADS)

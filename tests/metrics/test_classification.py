@@ -1,0 +1,164 @@
+"""Metrics against scikit-learn and torchmetrics, and what each promises at the edges."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics.functional.classification as reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sklearn_metrics
+
+from headstart.metrics import METRICS, confusion_matrix, per_class_table, score, text_report
+from headstart.metrics.classification import top_k_hits
+
+
+def make_predictions(n: int = 300, num_classes: int = 7, seed: int = 0, present: int | None = None):
+    """Probabilities that know something about the labels; classes from `present` on are absent."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(present or num_classes, size=n)
+    logits = generator.normal(size=(n, num_classes)) + 1.5 * np.eye(num_classes)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities, labels
+
+
+def test_all_metrics_agree_with_sklearn():
+    """Value by value, with explicit labels."""
+    probabilities, labels = make_predictions()
+    predictions, classes = probabilities.argmax(1), np.arange(7)
+    averages = {"labels": classes, "average": "macro", "zero_division": 0}
+    wanted = {
+        "accuracy": sklearn_metrics.accuracy_score(labels, predictions),
+        "balanced_accuracy": sklearn_metrics.balanced_accuracy_score(labels, predictions),
+        "top3_accuracy": sklearn_metrics.top_k_accuracy_score(
+            labels, probabilities, k=3, labels=classes
+        ),
+        "top5_accuracy": sklearn_metrics.top_k_accuracy_score(
+            labels, probabilities, k=5, labels=classes
+        ),
+        "macro_precision": sklearn_metrics.precision_score(labels, predictions, **averages),
+        "macro_recall": sklearn_metrics.recall_score(labels, predictions, **averages),
+        "macro_f1": sklearn_metrics.f1_score(labels, predictions, **averages),
+        "macro_auc": sklearn_metrics.roc_auc_score(labels, probabilities, multi_class="ovr"),
+        "log_loss": sklearn_metrics.log_loss(labels, probabilities, labels=classes),
+    }
+    got = score(probabilities, labels, 7)
+    assert list(got) == METRICS.names()
+    assert got == pytest.approx(wanted)
+
+
+def test_all_metrics_agree_with_torchmetrics():
+    """A second, independent library."""
+    probabilities, labels = make_predictions(seed=1)
+    scores, targets = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    got = score(probabilities, labels, 7)
+    wanted = {
+        "macro_auc": reference.multiclass_auroc(scores, targets, 7),
+        "macro_f1": reference.multiclass_f1_score(scores, targets, 7),
+        "balanced_accuracy": reference.multiclass_accuracy(scores, targets, 7),
+        "accuracy": reference.multiclass_accuracy(scores, targets, 7, average="micro"),
+        "top3_accuracy": reference.multiclass_accuracy(
+            scores, targets, 7, average="micro", top_k=3
+        ),
+    }
+    for name, value in wanted.items():
+        assert got[name] == pytest.approx(float(value), abs=1e-6)
+    matrix = reference.multiclass_confusion_matrix(scores, targets, 7).numpy()
+    np.testing.assert_array_equal(confusion_matrix(labels, probabilities.argmax(1), 7), matrix)
+
+
+def test_absent_classes_count_as_documented():
+    """Zero in macro recall, left out of balanced accuracy and AUC."""
+    probabilities, labels = make_predictions(present=4)
+    got = score(probabilities, labels, 7)
+    assert got["macro_recall"] == pytest.approx(got["balanced_accuracy"] * 4 / 7)
+    areas = [sklearn_metrics.roc_auc_score(labels == c, probabilities[:, c]) for c in range(4)]
+    assert got["macro_auc"] == pytest.approx(np.mean(areas))
+
+
+def test_undefined_metrics_are_none():
+    """Top 3 of three classes, AUC of one class."""
+    probabilities, _ = make_predictions(20, 3)
+    got = score(probabilities, np.zeros(20, dtype=np.int64), 3)
+    assert got["top3_accuracy"] is None
+    assert got["top5_accuracy"] is None
+    assert got["macro_auc"] is None
+    assert score(*make_predictions(20, 4), 4)["top3_accuracy"] is not None
+
+
+def test_log_loss_is_clipped():
+    """A label of probability zero costs -log(1e-15)."""
+    got = score(np.array([[1.0, 0.0]]), np.array([1]), 2)
+    assert got["log_loss"] == pytest.approx(-np.log(1e-15))
+
+
+def test_a_perfect_and_a_constant_answer():
+    """Closed forms."""
+    labels = np.arange(12) % 4
+    perfect = score(np.eye(4)[labels], labels, 4)
+    assert all(value == 1 for name, value in perfect.items() if value and name != "log_loss")
+    constant = score(np.full((12, 4), 0.25), labels, 4)
+    assert constant["macro_auc"] == pytest.approx(0.5)
+    assert constant["accuracy"] == pytest.approx(0.25)
+    assert constant["log_loss"] == pytest.approx(np.log(4))
+    assert constant["top3_accuracy"] == pytest.approx(0.75)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_order_of_images_and_of_classes_does_not_matter(seed):
+    """Permuting rows, or renaming classes, leaves every metric."""
+    probabilities, labels = make_predictions(40, 6, seed)
+    generator = np.random.default_rng(seed)
+    rows, classes = generator.permutation(40), generator.permutation(6)
+    before = score(probabilities, labels, 6)
+    after = score(probabilities[rows][:, classes], np.argsort(classes)[labels[rows]], 6)
+    assert after == pytest.approx(before)
+
+
+def test_top_one_is_the_prediction_even_in_ties():
+    """Both take the first of equals."""
+    probabilities = np.array([[0.4, 0.4, 0.2], [0.1, 0.45, 0.45]])
+    for label in range(3):
+        labels = np.array([label, label])
+        hits = probabilities.argmax(1) == labels
+        np.testing.assert_array_equal(top_k_hits(probabilities, labels, k=1), hits)
+
+
+def test_per_class_table_and_text_report_agree_with_sklearn():
+    """Columns and text, with a class that never occurs."""
+    probabilities, labels = make_predictions(present=6)
+    table = per_class_table(probabilities, labels)
+    wanted = sklearn_metrics.precision_recall_fscore_support(
+        labels, probabilities.argmax(1), labels=np.arange(7), zero_division=0
+    )
+    for column, values in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
+        np.testing.assert_allclose(table[column], values)
+    report = text_report(probabilities, labels, tuple("abcdefg"))
+    assert f"{score(probabilities, labels, 7)['macro_f1']:.4f}" in report
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        (np.zeros((0, 2)), np.zeros(0, dtype=np.int64), "N > 0"),
+        (np.full((2, 3), 0.5), np.array([0, 1]), r"\(N, 2\)"),
+        (np.full((2, 2), np.nan), np.array([0, 1]), "finite"),
+        (np.full((2, 2), 0.5), np.array([0, -1]), "0 to 1"),
+    ],
+)
+def test_what_cannot_be_scored_is_named(probabilities, labels, message):
+    """ValueError with the reason."""
+    with pytest.raises(ValueError, match=message):
+        score(probabilities, labels, 2)
+
+
+def test_registered_metrics_say_how_they_are_resampled():
+    """Every entry can be given an interval in the way that it names."""
+    for spec in METRICS:
+        assert spec.label
+        if spec.interval == "wilson":
+            assert spec.per_image is not None
+        if spec.interval == "bootstrap":
+            assert (spec.from_counts is None) != (spec.per_image is None)

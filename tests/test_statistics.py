@@ -1,0 +1,233 @@
+"""Intervals against closed forms, scipy, brute force and simulated coverage."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, bootstrap
+
+from headstart.metrics import METRICS, log_losses, macro_auc, score
+from headstart.statistics import (
+    auc_influences,
+    auc_interval,
+    bootstrap_counts,
+    bootstrap_mean,
+    fold_mean_auc,
+    headline_intervals,
+    wilson,
+)
+
+
+def make_scores(n: int, num_classes: int, seed: int, signal: float = 1.0):
+    """Probabilities with some knowledge of the labels."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(num_classes, size=n)
+    logits = generator.normal(size=(n, num_classes)) + signal * np.eye(num_classes)[labels]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 5), (3, 7), (50, 50), (8, 1000)])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_wilson_agrees_with_scipy(successes, n, level):
+    """An independent library."""
+    wanted = binomtest(successes, n).proportion_ci(level, method="wilson")
+    got = wilson(successes, n, level)
+    assert (got.low, got.high) == pytest.approx((wanted.low, wanted.high), abs=1e-12)
+
+
+def test_wilson_covers_on_average():
+    """Exact coverage by the binomial law, averaged over shares, is near the nominal level."""
+    generator = np.random.default_rng(0)
+    shares = generator.uniform(0.05, 0.95, size=4000)
+    drawn = generator.binomial(40, shares)
+    ends = {k: wilson(k, 40) for k in range(41)}
+    inside = [ends[k].low <= p <= ends[k].high for k, p in zip(drawn, shares, strict=True)]
+    assert 0.93 < np.mean(inside) < 0.97
+
+
+@pytest.mark.parametrize(("successes", "n"), [(-1, 5), (6, 5), (0, 0)])
+def test_wilson_refuses_impossible_counts(successes, n):
+    """ValueError with both numbers."""
+    with pytest.raises(ValueError, match=f"got {successes} of {n}"):
+        wilson(successes, n)
+
+
+@settings(max_examples=20, deadline=None)
+@given(successes=st.integers(0, 60), n=st.integers(60, 90))
+def test_wilson_mirrors(successes, n):
+    """Failures have the mirrored interval."""
+    one, other = wilson(successes, n), wilson(n - successes, n)
+    assert one.low == pytest.approx(1 - other.high)
+    assert one.low <= successes / n <= one.high
+
+
+def test_bootstrap_of_a_mean_agrees_with_scipy():
+    """Percentile ends within the noise of the resampling."""
+    values = np.random.default_rng(1).exponential(size=400)
+    draws = bootstrap_mean(values, generator=np.random.default_rng(2), resamples=6000)
+    wanted = bootstrap((values,), np.mean, n_resamples=6000, method="percentile", rng=3)
+    ends = np.quantile(draws, [0.025, 0.975])
+    interval = wanted.confidence_interval
+    np.testing.assert_allclose(ends, [interval.low, interval.high], atol=0.01)
+
+
+def test_bootstrap_of_counts_has_the_moments_of_resampled_images():
+    """Spread of balanced accuracy equals that of images drawn one by one."""
+    probabilities, labels = make_scores(200, 3, 4)
+    predictions = probabilities.argmax(1)
+    spec = METRICS.get("balanced_accuracy")
+    counts = bootstrap_counts(
+        labels, predictions, 3, generator=np.random.default_rng(5), resamples=4000
+    )
+    assert (counts.support.sum(1) == 200).all()
+    assert (counts.predicted.sum(1) == 200).all()
+    generator = np.random.default_rng(6)
+    by_hand = []
+    for _ in range(2000):
+        rows = generator.integers(200, size=200)
+        by_hand.append(spec.function(probabilities[rows], labels[rows]))
+    draws = spec.from_counts(counts)
+    assert draws.mean() == pytest.approx(np.mean(by_hand), abs=0.004)
+    assert draws.std() == pytest.approx(np.std(by_hand), rel=0.08)
+
+
+def test_groups_of_copies_widen_as_if_the_copies_were_not_there():
+    """Nine copies of each image, grouped, say no more than the images alone."""
+    probabilities, labels = make_scores(150, 4, 7)
+    rows = np.repeat(np.arange(150), 9)
+    alone = headline_intervals(probabilities, labels, 4, seed=0)
+    copies = headline_intervals(probabilities[rows], labels[rows], 4, groups=rows, seed=0)
+    naive = headline_intervals(probabilities[rows], labels[rows], 4, seed=0)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "macro_auc", "log_loss"):
+        width = alone[name].high - alone[name].low
+        assert copies[name].high - copies[name].low == pytest.approx(width, rel=0.15), name
+        assert naive[name].high - naive[name].low < 0.5 * width, name
+        assert "groups" in copies[name].method
+
+
+def delong_variance(scores: np.ndarray, positive: np.ndarray) -> float:
+    """DeLong's variance from the definition: every pair of positive and negative."""
+    up, down = scores[positive][:, None], scores[~positive][None, :]
+    wins = (up > down) + 0.5 * (up == down)
+    return wins.mean(1).var(ddof=1) / len(up) + wins.mean(0).var(ddof=1) / down.shape[1]
+
+
+def test_two_classes_give_delong():
+    """Value and variance, with many ties."""
+    probabilities, labels = make_scores(80, 2, 8)
+    first = np.round(probabilities[:, 0], 1)
+    probabilities = np.stack([first, 1 - first], axis=1)
+    value, influences = auc_influences(probabilities, labels)
+    assert value == pytest.approx(macro_auc(probabilities, labels))
+    assert influences.mean() == pytest.approx(0, abs=1e-12)
+    variance = (influences**2).sum() / 80**2
+    assert variance == pytest.approx(delong_variance(first, labels == 0))
+
+
+def test_macro_influences_give_the_spread_of_the_bootstrap():
+    """Three classes: the covariances between the classes are in it."""
+    probabilities, labels = make_scores(250, 3, 9)
+    _, influences = auc_influences(probabilities, labels)
+    generator = np.random.default_rng(10)
+    draws = []
+    for _ in range(400):
+        rows = generator.integers(250, size=250)
+        draws.append(auc_influences(probabilities[rows], labels[rows])[0])
+    assert np.sqrt((influences**2).sum()) / 250 == pytest.approx(np.std(draws), rel=0.12)
+
+
+def test_auc_interval_covers():
+    """Binormal scores, where the AUC is Phi(signal / sqrt 2) for a single score."""
+    generator, inside = np.random.default_rng(11), 0
+    truth = 0.9213503964748574  # Phi(2 / sqrt 2)
+    for _ in range(400):
+        labels = np.arange(60) % 2
+        scores = generator.normal(size=60) + 2.0 * labels
+        interval = auc_interval(np.stack([-scores, scores], axis=1), labels)
+        inside += interval.low <= truth <= interval.high
+    assert 0.91 < inside / 400 <= 0.985
+
+
+def test_a_perfect_auc_is_no_certainty():
+    """Without variance the smallest class decides."""
+    labels = np.array([0] * 30 + [1] * 8)
+    interval = auc_interval(np.eye(2)[labels], labels)
+    assert interval.high == 1
+    assert interval.low == wilson(8, 8).low
+    assert "smallest class's 8 images" in interval.method
+    wrong = auc_interval(np.eye(2)[1 - labels], labels)
+    assert wrong.low == 0
+    assert auc_interval(np.eye(2)[labels[:30]], labels[:30]) is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_auc_interval_knows_only_the_order(seed):
+    """A rising function of the scores changes nothing."""
+    probabilities, labels = make_scores(50, 3, seed)
+    one, other = auc_interval(probabilities, labels), auc_interval(probabilities**3, labels)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high))
+
+
+def test_fold_mean_auc_never_pools():
+    """A fold whose scores are all shifted leaves mean and interval; variances add up."""
+    probabilities, labels = make_scores(300, 3, 12)
+    folds = np.arange(300) % 3
+    value, interval = fold_mean_auc(probabilities, labels, folds)
+    singles = [macro_auc(probabilities[folds == f], labels[folds == f]) for f in range(3)]
+    assert value == pytest.approx(np.mean(singles))
+    shifted = probabilities + 5.0 * (folds == 1)[:, None]
+    assert fold_mean_auc(shifted, labels, folds) == (value, interval)
+    whole = auc_interval(probabilities, labels)
+    assert interval.high - interval.low == pytest.approx(whole.high - whole.low, rel=0.25)
+    assert fold_mean_auc(probabilities[:1], labels[:1], folds[:1]) is None
+
+
+def test_every_metric_gets_an_interval_around_its_value():
+    """All of the registry; None just where the value is None."""
+    probabilities, labels = make_scores(400, 5, 13)
+    values = score(probabilities, labels, 5)
+    got = headline_intervals(probabilities, labels, 5, seed=0)
+    assert list(got) == METRICS.names()
+    for name, value in values.items():
+        if value is None:
+            assert got[name] is None
+        else:
+            assert got[name].low < value < got[name].high
+    assert got == headline_intervals(probabilities, labels, 5, seed=0)
+    assert got != headline_intervals(probabilities, labels, 5, seed=1)
+
+
+def test_equal_resamples_are_replaced_and_say_so():
+    """All right: Wilson on the images, or on the groups."""
+    labels = np.arange(20) % 2
+    got = headline_intervals(np.eye(2)[labels], labels, 2, seed=0)
+    assert got["accuracy"] == wilson(20, 20)
+    assert got["macro_f1"].low == wilson(20, 20).low
+    assert got["macro_f1"].method == "wilson on 20 images (all resamples equal)"
+    assert got["log_loss"].low == 0
+    grouped = headline_intervals(np.eye(2)[labels], labels, 2, groups=labels // 1, seed=0)
+    assert grouped["accuracy"].low == wilson(2, 2).low
+    assert "2 groups" in grouped["accuracy"].method
+
+
+def test_the_accuracy_of_one_image_and_the_log_loss_above_one():
+    """A single wrong image has a loss that no share can stand in for."""
+    got = headline_intervals(np.array([[0.9, 0.1]]), np.array([1]), 2, seed=0)
+    assert got["log_loss"] is None
+    assert got["accuracy"].low == 0
+    assert got["macro_auc"] is None
+
+
+def test_seventy_thousand_images_take_seconds():
+    """The promise is 2 s a metric on a free core; the bound here leaves room for a busy one."""
+    probabilities, labels = make_scores(70_000, 10, 14)
+    started = time.perf_counter()
+    values = log_losses(probabilities, labels)
+    bootstrap_mean(values, generator=np.random.default_rng(0))
+    bootstrap_counts(labels, probabilities.argmax(1), 10, generator=np.random.default_rng(0))
+    assert time.perf_counter() - started < 10
