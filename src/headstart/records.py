@@ -5,7 +5,7 @@ Shape letters: N images, D features, C classes, K configurations or folds fitted
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -46,7 +46,9 @@ class ImageTable:
     def __post_init__(self) -> None:
         """Check that every column has N rows."""
         count = len(self.paths)
-        columns = [self.labels, self.splits, self.groups, self.files, self.pixels]
+        columns: list[Sized | None] = [
+            *(self.labels, self.splits, self.groups, self.files, self.pixels)
+        ]
         assert all(len(column) == count for column in columns if column is not None)
         assert (self.files is None) != (self.pixels is None)
 
@@ -63,7 +65,8 @@ class ImageTable:
         if self.files is not None:
             return self.files[row].read_bytes()
         assert self.pixels is not None
-        return self.pixels[row]
+        pixels: Bytes8 = self.pixels[row]
+        return pixels
 
     def take(self, rows: Sequence[int] | Integers) -> ImageTable:
         """The table of these rows only, in this order; the class order stays."""

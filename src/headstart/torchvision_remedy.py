@@ -16,6 +16,7 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
+from typing import Any
 
 OPERATORS = ("nms", "qnms")
 SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
@@ -60,7 +61,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 def _define_operators() -> None:
     import torch
 
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for operator in OPERATORS:
         library.define(operator + SCHEMA)
     _libraries.append(library)

@@ -7,6 +7,7 @@ import struct
 
 import numpy as np
 import pytest
+
 from headstart.data.builtin import DATASETS, FASHION
 from headstart.data.decoding import decode
 from headstart.data.sources import load_table

@@ -324,7 +324,7 @@ def test_no_cut_gives_other_pixels(data):
 @pytest.mark.parametrize("fraction", [0.2, 0.6, 0.9])
 def test_other_truncated_formats_are_refused(format, fraction):
     data = encoded(photo(), format)
-    with pytest.raises(DecodingError, match="truncated|damaged|not an image"):
+    with pytest.raises(DecodingError, match=r"truncated|damaged|not an image"):
         decode(data[: int(len(data) * fraction)], "a")
 
 
@@ -441,9 +441,7 @@ def test_random_bytes_decode_or_are_refused(magic, rest):
 def decodes_or_refuses(data):
     try:
         image, facts = decode(data, "a.jpg", min_side=8)
-    except DecodingError as error:
-        assert str(error)
-        assert "\n" not in str(error)
-    else:
-        assert image.mode == "RGB"
-        assert facts.digest == digest_of(data)
+    except DecodingError:
+        return
+    assert image.mode == "RGB"
+    assert facts.digest == digest_of(data)

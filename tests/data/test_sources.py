@@ -7,11 +7,12 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
 from headstart.data.decoding import DecodingError, decode
 from headstart.data.sources import load_images, load_table, load_unlabelled_or_labelled
 from headstart.errors import DataError
 from headstart.records import UNLABELLED
-from PIL import Image
 
 
 def plant(root, *names):
@@ -274,14 +275,13 @@ def test_links_are_followed_and_loops_end(pets):
     (pets / "dog" / "link.png").symlink_to(elsewhere / "x.png")
     (pets / "dog" / "more").symlink_to(elsewhere / "more")
     (pets / "dog" / "up").symlink_to(pets)
+    (pets / "dog" / "more" / "back").symlink_to(pets / "dog")
     (pets / "dog" / "self").symlink_to(pets / "dog" / "self")
     (pets / "dog" / "lost.png").symlink_to(pets / "nowhere.png")
     names = [path for path in load_table(pets).paths if path.startswith("dog/")]
-    inside = [name for name in names if "/up/" not in name]
-    assert inside == ["dog/1.png", "dog/link.png", "dog/lost.png", "dog/more/y.png"]
-    assert not any(name.count("/up/") > 1 for name in names)
+    assert names == ["dog/1.png", "dog/link.png", "dog/lost.png", "dog/more/y.png"]
     table = load_table(pets)
-    with pytest.raises(OSError, match="nowhere|lost"):
+    with pytest.raises(OSError, match=r"nowhere|lost"):
         table.read(table.paths.index("dog/lost.png"))
 
 

@@ -79,7 +79,9 @@ class MiniNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.branch[-1].weight)  # each block starts as its shortcut
+                last = module.branch[-1]
+                assert isinstance(last, nn.BatchNorm2d)
+                nn.init.zeros_(last.weight)  # each block starts as its shortcut
 
     def forward_features(self, x: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) normalised pixels -> (B, 384, H / 16, W / 16)."""

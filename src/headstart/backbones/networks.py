@@ -100,11 +100,17 @@ def finish(
     return Network(
         spec=spec,
         module=module,
-        num_features=int(module.num_features),  # type: ignore[arg-type]
+        num_features=feature_width(module),
         preprocessing=preprocessing,
         weights=record,
         digest=f"{spec.architecture}-{state_digest(module)}",
     )
+
+
+def feature_width(module: nn.Module) -> int:
+    """D; some timm networks widen their features once more after pooling."""
+    width = getattr(module, "head_hidden_size", None) or module.num_features
+    return int(width)  # type: ignore[arg-type]
 
 
 def check_image_size(image_size: int | None) -> None:
@@ -141,8 +147,8 @@ def timm_module(
     """
     import timm
 
-    config = timm.get_pretrained_cfg(spec.architecture, allow_unregistered=False)
-    config = config.to_dict() if config is not None else {}
+    found: Any = timm.get_pretrained_cfg(spec.architecture)
+    config: dict[str, Any] = found.to_dict() if found is not None else {}
     native = int(config.get("input_size", (3, 224, 224))[-1])
     size = image_size or native
     options: dict[str, Any] = {"num_classes": 0}

@@ -13,9 +13,7 @@ Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 
 
 def command(
-    filter: Text = typer.Argument(
-        None, help="Show names that contain this, timm's included."
-    ),
+    filter: Text = typer.Argument(None, help="Show names that contain this, timm's included."),
     json: bool = typer.Option(False, "--json", help="Print the list as JSON."),
 ) -> None:
     """List the backbones, where their weights come from, and whether they are at hand."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
+
+if TYPE_CHECKING:
+    from headstart.records import Predictions
 
 NAME = "predict"
 EXAMPLE = "Example: headstart predict runs/flowers holiday/*.jpg --csv answers.csv"
@@ -51,12 +54,9 @@ def command(
             sys.exit(2)
 
 
-def answers(predictions: object) -> list[dict[str, object]]:
+def answers(predictions: Predictions) -> list[dict[str, object]]:
     """What `--json` prints: one object an image."""
-    from headstart.records import Predictions
-
-    assert isinstance(predictions, Predictions)
-    listed = []
+    listed: list[dict[str, object]] = []
     for i, path in enumerate(predictions.paths):
         if predictions.problems[i]:
             listed.append({"path": path, "problem": predictions.problems[i]})
@@ -64,16 +64,19 @@ def answers(predictions: object) -> list[dict[str, object]]:
         row = predictions.probabilities[i]
         chances = {n: float(p) for n, p in zip(predictions.class_names, row, strict=True)}
         best = predictions.names[i]
-        entry = {"path": path, "class": best, "confidence": chances[best]}
-        listed.append({**entry, "probabilities": chances})
+        listed.append(
+            {
+                "path": path,
+                "class": best,
+                "confidence": chances[best],
+                "probabilities": chances,
+            }
+        )
     return listed
 
 
-def print_answers(predictions: object, top: int) -> None:
+def print_answers(predictions: Predictions, top: int) -> None:
     """One line an image: its path and the most probable classes."""
-    from headstart.records import Predictions
-
-    assert isinstance(predictions, Predictions)
     width = min(60, max(len(path) for path in predictions.paths))
     for i, path in enumerate(predictions.paths):
         if predictions.problems[i]:

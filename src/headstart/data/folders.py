@@ -65,7 +65,7 @@ def find_images(directory: Path) -> list[tuple[str, Path]]:
     Raises:
         DataError: a folder cannot be read.
     """
-    found = sorted(_walk(directory, "", frozenset()))
+    found = sorted(_image_names(directory))
     return [(printable(relative), directory / relative) for relative in found]
 
 
@@ -141,10 +141,19 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _walk(directory: Path, prefix: str, above: _Ancestors) -> Iterator[str]:
+def _image_names(directory: Path) -> Iterator[str]:
     """Relative names of the image files, with forward slashes, in any order."""
+    parents = {*directory.absolute().parents, *directory.resolve().parents}
+    return _walk(directory, "", frozenset(_identity(parent) for parent in parents))
+
+
+def _identity(directory: Path) -> tuple[int, int]:
     status = os.stat(directory)
-    here = (status.st_dev, status.st_ino)
+    return status.st_dev, status.st_ino
+
+
+def _walk(directory: Path, prefix: str, above: _Ancestors) -> Iterator[str]:
+    here = _identity(directory)
     if here in above:
         return
     for entry in _entries(directory):
@@ -178,7 +187,7 @@ def _find_split(folders: list[Path], subject: str, skip: Path | None) -> list[Fo
     for folder in (folder for folder in folders if not _same(folder, skip)):
         split = SPLIT_OF_FOLDER.get(folder.name.casefold())
         if split is None:
-            if any(_walk(folder, "", frozenset())):
+            if any(_image_names(folder)):
                 raise DataError(
                     f"{subject} holds 'train', and beside it images in '{printable(folder.name)}', "
                     "which is neither 'val' nor 'test'. Move that folder elsewhere."
@@ -231,8 +240,8 @@ def _check_layout(directory: Path, folders: list[Path], subject: str) -> None:
         names = " and ".join(f"'{folder.name}'" for folder in folders)
         advice = "Name one of them" if "train" in splits else "Add a folder 'train'"
         raise DataError(f"{subject} holds {names}, which are splits, not classes. {advice}.")
-    inner = _unwrapped(folders[0])
-    if len(folders) == 1 and inner is not None:
+    inner = _unwrapped(folders[0]) if len(folders) == 1 else None
+    if inner is not None:
         raise DataError(
             f"{subject} holds one folder only, '{printable(folders[0].name)}', which holds "
             f"folders itself. Did you mean '{printable(inner.as_posix())}'?"
@@ -241,7 +250,7 @@ def _check_layout(directory: Path, folders: list[Path], subject: str) -> None:
 
 def _unwrapped(folder: Path) -> Path | None:
     """Where the class folders begin if an archive put lone folders around them, else None."""
-    names = list(_walk(folder, "", frozenset()))
+    names = list(_image_names(folder))
     if not names or any("/" not in name for name in names):
         return None
     inside = subfolders(folder)

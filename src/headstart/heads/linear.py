@@ -29,5 +29,6 @@ def linear_probabilities(
     features: npt.NDArray[np.floating], coef: Tensor, intercept: Tensor
 ) -> npt.NDArray[np.float32]:
     """(N, D) features -> (N, C) probabilities, rows summing to one."""
-    probabilities = softmax(linear_logits(features, coef, intercept), axis=1)
-    return probabilities.astype(np.float32)
+    logits = linear_logits(features, coef, intercept)
+    probabilities: npt.NDArray[np.float32] = softmax(logits, axis=1).astype(np.float32)
+    return probabilities

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from headstart.heads.logistic import LogisticFit, fit_logistic, predict_logits, slices
 
-WEAKEST, STRONGEST = 1e-5, 10.0
+WEAKEST, STRONGEST = 1e-5, 1.0
 ROWS = 8192
 
 
@@ -148,24 +148,17 @@ def fit_with_chosen_penalty(
         ValueError: a fold without inner rows, or with one outside its training part.
     """
     _check_inner(train_weights, inner_held_out)
-    folds, count = len(train_weights), len(penalties)
     penalties = penalties.to(features.device)
     inner = fit_scaled_logistic(
         features,
         labels,
-        (train_weights * ~inner_held_out).repeat_interleave(count, 0),
-        penalties.repeat(folds),
+        (train_weights * ~inner_held_out).repeat_interleave(len(penalties), 0),
+        penalties.repeat(len(train_weights)),
         num_classes,
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    coef = inner.coef.view(folds, count, num_classes, -1)
-    intercept = inner.intercept.view(folds, count, num_classes)
-    tables = [
-        _score_inner(features[rows], labels[rows], coef[fold], intercept[fold])
-        for fold, rows in enumerate(inner_held_out)
-    ]
-    log_loss, accuracy = (torch.stack(table) for table in zip(*tables, strict=True))
+    log_loss, accuracy = _score_inner(features, labels, inner, inner_held_out)
     chosen = penalties[log_loss.argmin(1)]
     fit = fit_scaled_logistic(
         features,
@@ -186,7 +179,7 @@ def fit_with_chosen_penalty(
         final_penalty=float(penalties[log_loss.mean(0).argmin()]),
         iterations=fit.iterations,
         converged=fit.converged,
-        inner_converged=inner.converged.view(folds, count),
+        inner_converged=inner.converged.view(log_loss.shape),
     )
 
 
@@ -207,6 +200,19 @@ def _check_inner(train_weights: Tensor, inner_held_out: Tensor) -> None:
 
 
 def _score_inner(
+    features: Tensor, labels: Tensor, fit: LogisticFit, inner_held_out: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Log losses and accuracies (F, P) of the F x P heads, each on the inner rows of its fold."""
+    folds = len(inner_held_out)
+    coefs, intercepts = fit.coef.chunk(folds), fit.intercept.chunk(folds)
+    tables = [
+        _score_heads(features[rows], labels[rows], coef, intercept)
+        for rows, coef, intercept in zip(inner_held_out, coefs, intercepts, strict=True)
+    ]
+    return torch.stack([table[0] for table in tables]), torch.stack([table[1] for table in tables])
+
+
+def _score_heads(
     features: Tensor, labels: Tensor, coef: Tensor, intercept: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(P,) mean log loss in float64 and (P,) accuracy of the P heads of one fold."""

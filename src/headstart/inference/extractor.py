@@ -120,7 +120,8 @@ class FeatureExtractor:
                 f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
                 f"{float(values.abs().max()):.3g}). Check the weights, or use --precision float32."
             )
-        return values.half().cpu().numpy()
+        half: npt.NDArray[np.float16] = values.half().cpu().numpy()
+        return half
 
     def prepare(self, source: ImageSource, row: int) -> Prepared:
         """Decode and resize one image; None for the pixels of one that cannot be."""

@@ -44,7 +44,9 @@ def count_classes(labels: Integers, predictions: Integers, num_classes: int) -> 
 def divide(numerator: npt.NDArray[np.number], denominator: npt.NDArray[np.number]) -> Floats:
     """Numerator / denominator, zero where the denominator is zero."""
     shape = np.broadcast_shapes(numerator.shape, denominator.shape)
-    return np.divide(numerator, denominator, out=np.zeros(shape), where=denominator != 0)
+    return np.asarray(
+        np.divide(numerator, denominator, out=np.zeros(shape), where=denominator != 0)
+    )
 
 
 def accuracy(counts: ClassCounts) -> Floats:

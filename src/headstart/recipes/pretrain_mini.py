@@ -7,10 +7,10 @@ Expected: see `docs/mini.md` for the accuracy of the shipped weights and the tim
 What it does. The pictures are decoded once and kept as bytes in memory (0.8 GB). Every batch is
 cropped, flipped, recoloured and resized by one affine sampling, so augmentation costs a few
 per cent of a step. The resolution grows with the epochs (48 px, then 64 px): the early epochs
-cost half and lose nothing (Howard, 2018, "progressive resizing"). SGD with Nesterov momentum, one warm-up
-and a linear decay to zero; bf16 autocast, channels-last. No label smoothing: it raises the
-accuracy on the pretraining classes and lowers that of a linear probe on other data (Kornblith et
-al., 2021, "Why do better loss functions lead to less transferable features?").
+cost half and lose nothing (Howard, 2018, "progressive resizing"). SGD with Nesterov momentum,
+one warm-up and a linear decay to zero; bf16 autocast, channels-last. No label smoothing: it
+raises the accuracy on the pretraining classes and lowers that of a linear probe on other data
+(Kornblith et al., 2021, "Why do better loss functions lead to less transferable features?").
 
 Every random choice of epoch e hangs on (seed, e), and a checkpoint is written after each epoch:
 a killed run goes on where it stopped and ends with the same weights.
@@ -24,7 +24,7 @@ import io
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,7 +192,7 @@ def train_epoch(
             logits = model(x.to(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), labels[rows])
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         total += loss.item()
@@ -210,7 +210,7 @@ def pretrain(data_dir: Path, out_dir: Path, settings: PretrainSettings) -> Path:
     torch.manual_seed(settings.seed)
     backbone = MiniNet()
     model = nn.Sequential(backbone, nn.Linear(MiniNet.num_features, int(train[1].max()) + 1))
-    model.to(memory_format=torch.channels_last)
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         weight_groups(model, settings.weight_decay),
         lr=settings.peak_lr,
@@ -247,7 +247,7 @@ def pretrain(data_dir: Path, out_dir: Path, settings: PretrainSettings) -> Path:
     return path
 
 
-def append_row(path: Path, row: dict[str, object]) -> None:
+def append_row(path: Path, row: Mapping[str, object]) -> None:
     """Add one line to a CSV file, with a header where the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:

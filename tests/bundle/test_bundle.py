@@ -1,0 +1,185 @@
+"""A bundle answers as what it was saved from, and is refused when anything in it changed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from networks import on_cpu
+from PIL import Image
+
+import headstart
+from headstart.backbones import build_network, find_backbone
+from headstart.bundle import FittedHead, load_classifier, save_bundle
+from headstart.bundle.format import SCHEMA_VERSION, halved
+from headstart.errors import BundleError, DataError, UsageError
+from headstart.files import digest_file, write_json
+from headstart.heads import linear_probabilities
+from headstart.inference import FeatureExtractor, MemoryImages
+
+CLASSES = ("cat", "dog", "ötter/x")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build_network(find_backbone("mini"), weights="none", image_size=32, seed=3)
+
+
+@pytest.fixture(scope="module")
+def head(network):
+    generator = torch.Generator().manual_seed(0)
+    return FittedHead(
+        kind="logistic",
+        penalty=0.1,
+        coef=torch.randn(3, network.num_features, generator=generator),
+        intercept=torch.randn(3, generator=generator),
+    )
+
+
+@pytest.fixture
+def folder(tmp_path, network, head):
+    save_bundle(
+        tmp_path / "model", network=network, head=head, class_names=CLASSES, about={"note": 1}
+    )
+    return tmp_path / "model"
+
+
+def pictures(count=5):
+    return list(np.random.default_rng(0).integers(0, 256, (count, 50, 40, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_saved_and_loaded_answers_bit_equal(folder, network, head, precision):
+    source = MemoryImages(pictures(), [str(i) for i in range(5)])
+    extractor = FeatureExtractor(network, on_cpu(precision))
+    values = np.concatenate([v for _, _, v in extractor.extract(source, range(5))])
+    expected = linear_probabilities(values, head.coef, head.intercept)
+    found = load_classifier(folder, precision=precision).predict(np.stack(pictures()))
+    assert found.class_names == CLASSES
+    assert np.array_equal(found.probabilities, expected)
+
+
+def test_every_kind_of_input_gives_the_same_answer(folder, tmp_path):
+    array = pictures(1)[0]
+    Image.fromarray(array).save(tmp_path / "a.png")
+    classifier = headstart.load(folder)
+    kinds = [
+        array, tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(),
+        Image.fromarray(array), [array], [str(tmp_path / "a.png")], array[None],
+    ]  # fmt: skip
+    answers = [classifier.predict(kind).probabilities for kind in kinds]
+    for answer in answers[1:]:
+        assert np.array_equal(answer, answers[0])
+
+
+def test_a_turned_pil_image_is_put_upright(folder, tmp_path):
+    turned = Image.fromarray(np.rot90(pictures(1)[0]))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=exif)
+    classifier = headstart.load(folder)
+    with Image.open(tmp_path / "turned.png") as image:
+        from_pil = classifier.predict(image).probabilities
+    assert np.array_equal(from_pil, classifier.predict(pictures(1)[0]).probabilities)
+
+
+def test_a_path_named_twice_is_answered_twice(folder, tmp_path):
+    Image.fromarray(pictures(1)[0]).save(tmp_path / "a.png")
+    predictions = headstart.load(folder).predict([tmp_path / "a.png"] * 2)
+    assert len(predictions) == 2
+    assert predictions.names[0] == predictions.names[1]
+
+
+def test_an_unreadable_image_has_no_answer(folder, tmp_path):
+    (tmp_path / "a.jpg").write_text("text")
+    predictions = headstart.load(folder).predict([tmp_path / "a.jpg", pictures(1)[0]])
+    assert predictions.names[0] == ""
+    assert predictions.problems[0]
+    assert np.isnan(predictions.probabilities[0]).all()
+    assert predictions.names[1] in CLASSES
+
+
+def test_bad_inputs_are_one_sentence(folder, tmp_path):
+    classifier = headstart.load(folder)
+    with pytest.raises(DataError, match="nothing to predict"):
+        classifier.predict([])
+    with pytest.raises(DataError, match=r"nothere\.png"):
+        classifier.predict(tmp_path / "nothere.png")
+    with pytest.raises(UsageError, match=r"must be .* uint8"):
+        classifier.predict(np.zeros((4, 4, 3)))
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "manifest.json"])
+def test_a_changed_byte_is_refused_by_name(folder, name):
+    raw = bytearray((folder / name).read_bytes())
+    raw[len(raw) // 2] ^= 1
+    (folder / name).write_bytes(raw)
+    with pytest.raises(BundleError) as caught:
+        load_classifier(folder)
+    assert str(folder) in str(caught.value)
+    if name != "manifest.json":
+        assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors", "manifest.json"])
+def test_a_missing_file_is_refused_by_name(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        load_classifier(folder)
+
+
+def rewrite(folder, **changes):
+    about = json.loads((folder / "bundle.json").read_text())
+    about.update(changes)
+    write_json(folder / "bundle.json", about)
+    files = {n: digest_file(folder / n) for n in ("bundle.json", "weights.safetensors")}
+    write_json(folder / "manifest.json", {"sha256": files})
+
+
+def test_a_newer_schema_is_refused(folder):
+    rewrite(folder, schema_version=SCHEMA_VERSION + 1)
+    with pytest.raises(BundleError, match="Update Headstart"):
+        load_classifier(folder)
+
+
+def test_only_known_networks_are_built(folder):
+    about = json.loads((folder / "bundle.json").read_text())
+    for origin, architecture in (("timm", "hf-hub:evil/model"), ("own", "resnet18"), ("x", "mini")):
+        rewrite(
+            folder, backbone={**about["backbone"], "origin": origin, "architecture": architecture}
+        )
+        with pytest.raises(BundleError, match="does not have"):
+            load_classifier(folder)
+
+
+def test_a_manifest_cannot_point_outside(folder, tmp_path):
+    (tmp_path / "secret").write_text("x")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["sha256"]["../secret"] = digest_file(tmp_path / "secret")
+    write_json(folder / "manifest.json", manifest)
+    with pytest.raises(BundleError, match="outside"):
+        load_classifier(folder)
+
+
+def test_another_bundle_than_expected_is_refused(folder):
+    digest = digest_file(folder / "manifest.json")
+    assert load_classifier(folder, expect_digest=digest).root_digest == digest
+    with pytest.raises(BundleError, match="not the expected one"):
+        load_classifier(folder, expect_digest="0" * 64)
+
+
+def test_a_folder_that_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="is no bundle"):
+        load_classifier(tmp_path)
+    with pytest.raises(BundleError, match="no such folder"):
+        load_classifier(tmp_path / "nothere")
+
+
+def test_sixteen_bits_only_where_nothing_is_lost():
+    exact = torch.tensor([0.5, 1.0, 2.0**-10])
+    assert halved(exact).dtype == torch.float16
+    assert halved(torch.tensor([1 / 3])).dtype == torch.float32
+    assert halved(torch.tensor([1e9])).dtype == torch.float32
+    assert halved(torch.tensor([1, 2])).dtype == torch.int64
