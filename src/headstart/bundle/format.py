@@ -87,7 +87,7 @@ def save_bundle(
     Raises:
         StorageError: the disk is full or failed; nothing stands at `folder` then.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with storage_errors(folder):
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
@@ -95,7 +95,7 @@ def save_bundle(
             aside.chmod(0o755)
             description = describe(network, head, class_names, about)
             write_json(aside / BUNDLE_FILE, description)
-            save_file(tensors(network, head), aside / WEIGHTS_FILE)
+            (aside / WEIGHTS_FILE).write_bytes(save(tensors(network, head)))
             files = {name: digest_file(aside / name) for name in (BUNDLE_FILE, WEIGHTS_FILE)}
             write_json(aside / MANIFEST_FILE, {"sha256": files})
             if folder.exists():

@@ -1,0 +1,277 @@
+"""Every command as a user types it, in this process: output, exit codes, wrong inputs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+
+import pytest
+
+from headstart.cli import main
+
+
+@pytest.fixture
+def headstart(monkeypatch, capsys, tmp_path):
+    """Type a command; gives exit code, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HEADSTART_DEBUG", raising=False)
+
+    def type_command(*words):
+        monkeypatch.setattr(sys, "argv", ["headstart", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        output = capsys.readouterr()
+        return caught.value.code or 0, output.out, output.err
+
+    return type_command
+
+
+@pytest.fixture
+def run(headstart, colour_folder, tmp_path):
+    code, out, err = headstart(
+        "run", "--data", colour_folder, "--folds", 3, "--image-size", 32, "--out", "run"
+    )
+    assert code == 0, err
+    return tmp_path / "run", out, err
+
+
+def test_a_run_ends_with_a_table_and_paths(run):
+    _, out, err = run
+    for word in (
+        "Accuracy",
+        "Macro F1",
+        "cross-validation (30 images)",
+        "test (6 images)",
+        "run/model",
+    ):
+        assert word in out
+    assert "Engine" in err
+    assert "Engine" not in out
+
+
+def test_json_is_nothing_but_json(headstart, colour_folder):
+    code, out, _ = headstart(
+        "run", "--data", colour_folder, "--folds", 3, "--image-size", 32, "--out", "r", "--json"
+    )
+    told = json.loads(out)
+    assert code == 0
+    assert told["metrics"]["test"]["figures"]["accuracy"]["value"] == 1.0
+    assert len(told["choice"]["model_digest"]) == 64
+
+
+def test_a_dry_run_writes_nothing(headstart, colour_folder, tmp_path):
+    code, out, _ = headstart("run", "--data", colour_folder, "--out", "r", "--dry-run")
+    assert code == 0
+    for word in ("36 images, 3 classes", "56 heads", "Time", "Disk", "squash"):
+        assert word in out
+    assert not (tmp_path / "r").exists()
+    code, out, _ = headstart("run", "--data", colour_folder, "--dry-run", "--json")
+    assert json.loads(out)["num_passes"] == 36
+
+
+def test_a_run_is_repeated_from_its_record(headstart, run, tmp_path):
+    folder, _, _ = run
+    code, _, err = headstart("run", "--from", folder / "run.json", "--out", "again")
+    assert code == 0, err
+    again = json.loads((tmp_path / "again/metrics.json").read_text())
+    assert again == json.loads((folder / "metrics.json").read_text())
+
+
+def test_resume_remembers_the_settings(headstart, run):
+    code, out, err = headstart("run", "--resume", "--out", "run")
+    assert code == 0
+    assert "finished already" in err
+    assert "Accuracy" in out
+
+
+def test_predict_files_and_folders(headstart, run, colour_folder):
+    code, out, _ = headstart("predict", "run", colour_folder / "red/00.png", colour_folder / "blue")
+    lines = out.strip().splitlines()
+    assert code == 0
+    assert len(lines) == 13
+    assert "red.png  red" in lines[0].replace("red/00", "red")
+    assert all("png  blue " in line for line in lines[1:])
+
+
+def test_predict_json_and_csv(headstart, run, colour_folder, tmp_path):
+    code, out, _ = headstart(
+        "predict", "run/model", colour_folder / "green", "--json", "--csv", "answers.csv"
+    )
+    told = json.loads(out)
+    assert code == 0
+    assert {entry["class"] for entry in told} == {"green"}
+    with (tmp_path / "answers.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["predicted"] for row in rows] == ["green"] * 12
+    assert float(rows[0]["prob_green"]) == pytest.approx(told[0]["confidence"], abs=1e-5)
+
+
+def test_predictions_cannot_carry_formulas(headstart, run, colour_folder, tmp_path):
+    os.rename(colour_folder / "red/00.png", tmp_path / "=cmd.png")
+    code, _, _ = headstart("predict", "run", "=cmd.png", "--csv", "answers.csv")
+    assert code == 0
+    assert (tmp_path / "answers.csv").read_text().splitlines()[1].startswith("'=cmd.png,")
+
+
+def test_predict_names_what_it_cannot_read(headstart, run, colour_folder, tmp_path):
+    (tmp_path / "text.jpg").write_text("text")
+    code, out, err = headstart("predict", "run", "text.jpg", colour_folder / "red/01.png")
+    assert code == 0
+    assert "text.jpg" in out.splitlines()[0]
+    assert "no answer" in out.splitlines()[0]
+    assert "1 of 2 images cannot be read" in err
+    code, _, _ = headstart("predict", "run", "text.jpg")
+    assert code == 2
+
+
+def test_evaluate_shows_the_runs_own_figures(headstart, run):
+    code, out, _ = headstart("evaluate", "run")
+    assert code == 0
+    assert "cross-validation (30 images)" in out
+
+
+def test_evaluate_on_other_pictures(headstart, run, colour_folder, tmp_path):
+    code, out, _ = headstart("evaluate", "run", "--data", colour_folder, "--out", "e", "--json")
+    assert code == 0
+    assert json.loads(out)["colours"]["num_images"] == 36
+    assert {path.name for path in (tmp_path / "e").iterdir()} == {
+        "predictions.csv", "classification_report.txt", "confusion_matrix.png", "metrics.json",
+    }  # fmt: skip
+
+
+def test_evaluate_refuses_unknown_classes(headstart, run, colour_folder):
+    os.rename(colour_folder / "red", colour_folder / "pink")
+    code, _, err = headstart("evaluate", "run", "--data", colour_folder)
+    assert code == 2
+    assert "does not know the class 'pink'" in err
+
+
+def test_models(headstart):
+    code, out, _ = headstart("models")
+    assert code == 0
+    assert out.splitlines()[0].startswith("mini ")
+    assert "in the package" in out.splitlines()[0]
+    code, out, _ = headstart("models", "resnet10", "--json")
+    assert "resnet10t" in {entry["name"] for entry in json.loads(out)}
+    _, out, _ = headstart("models", "zzzz")
+    assert "No backbone's name contains 'zzzz'" in out
+
+
+def test_cache_shows_and_clears(headstart, run):
+    _, out, _ = headstart("cache", "--json")
+    assert json.loads(out)[0]["images"] == 36
+    _, out, _ = headstart("cache", "clear")
+    assert "Cleared" in out
+    _, out, _ = headstart("cache", "--json")
+    assert json.loads(out) == []
+
+
+def test_doctor_tells_what_is_missing(headstart, monkeypatch, tmp_path):
+    monkeypatch.delenv("HEADSTART_DATA", raising=False)
+    code, out, _ = headstart("doctor")
+    assert code == 0
+    for word in ("torch", "mini", "in the package", "HEADSTART_WEIGHTS", "digits", "feature store"):
+        assert word in out
+    found = json.loads(headstart("doctor", "--json")[1])
+    assert found["Data"]["mnist"].startswith("missing")
+
+
+def test_version_and_bare_call(headstart):
+    assert headstart("--version")[1].startswith("headstart 0.")
+    code, out, err = headstart()
+    assert code in (0, 2)
+    assert "Commands" in out + err
+
+
+COMMANDS = ("run", "predict", "evaluate", "models", "cache", "doctor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(headstart, command):
+    code, out, _ = headstart(command, "--help")
+    assert code == 0
+    assert f"Example: headstart {command}" in out
+
+
+def few(folder, **counts):
+    from conftest import paint
+
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            paint(folder / name / f"{i}.png", (10, 200, 10), seed=i)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--data", "empty"), "holds no images"),
+        (("--data", "one"), "one class only, 'a'"),
+        (("--data", "tiny"), "got 1 of 'b'"),
+        (("--data", "small", "--folds", 6), "`folds` must be between 2 and the smallest class's"),
+        (("--data", "nowhere"), "`--data nowhere` does not exist"),
+        (("--data", "small", "--out", "/proc/run"), "'/proc/run' cannot be written to"),
+        (("--data", "small", "--model", "ResNet50"), "--model mini needs no download"),
+        (("--data", "digts"), "Did you mean 'digits'"),
+        (("--data", "small", "--model", "resnt50"), "Did you mean 'resnet50'"),
+        (("--data", "small", "--folds", 2, "--weights", "no.pth"), "'no.pth' does not exist"),
+        (("--data", "small", "--folds", 2, "--device", "tpu"), "`device` must be one of"),
+        (("--data", "small", "--precision", "int3"), "`precision` must be one of"),
+        (("--data", "small", "--folds", "two"), "--folds"),
+        ((), "`--data` is missing"),
+        (("--resume", "--data", "small"), "needs the run to go on with"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(
+    headstart, monkeypatch, tmp_path, words, sentence
+):
+    (tmp_path / "empty").mkdir()
+    few(tmp_path / "one", a=5)
+    few(tmp_path / "tiny", a=5, b=1)
+    few(tmp_path / "small", a=6, b=6)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    out = () if {"--resume", "--out"} & set(words) else ("--out", "run")
+    code, printed, err = headstart("run", *words, *out)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in err
+    assert printed == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_folder_in_use_is_refused(headstart, colour_folder, tmp_path):
+    from headstart.files import locked
+
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run"):
+        code, _, err = headstart("run", "--data", colour_folder, "--out", "run")
+    assert code == 2
+    assert "in use by another Headstart process" in err
+
+
+def test_an_output_folder_with_other_files_is_left_alone(headstart, colour_folder, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("precious")
+    code, _, err = headstart("run", "--data", colour_folder, "--out", "run")
+    assert code == 2
+    assert "holds other files" in err
+    assert (tmp_path / "run/thesis.txt").read_text() == "precious"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_refused(headstart, colour_folder, tmp_path):
+    (tmp_path / "sealed").mkdir(mode=0o500)
+    code, _, err = headstart("run", "--data", colour_folder, "--out", "sealed/run")
+    assert code == 2
+    assert "cannot be written to" in err
+
+
+def test_a_defect_is_one_line_with_a_way_to_see_more(headstart, monkeypatch):
+    monkeypatch.setattr("headstart.api.examine", lambda: 1 / 0)
+    code, _, err = headstart("doctor")
+    assert code == 1
+    assert "A defect in Headstart: ZeroDivisionError" in err
+    assert "Traceback" not in err
