@@ -57,6 +57,9 @@ from headstart.heads.minimise import MEMORY, Minima, minimise
 LOGIT_BYTES = 32 * 2**20
 STATE_BYTES = 2**30
 GRAM_ROWS = 8192
+MAX_ITERATIONS = 500
+
+Start = tuple[Tensor, Tensor]  # coefficients (K, C, D) and intercepts (K, C)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +90,8 @@ def fit_logistic(
     num_classes: int,
     *,
     tolerance: float = 1e-4,
-    max_iterations: int = 300,
+    max_iterations: int = MAX_ITERATIONS,
+    start: Start | None = None,
 ) -> LogisticFit:
     """Fit K L2-regularised multinomial logistic regressions at once.
 
@@ -99,6 +103,8 @@ def fit_logistic(
         num_classes: C, at least 2.
         tolerance: see `LogisticFit.gradient_norm`.
         max_iterations: passes over the data at most.
+        start: coefficients (K, C, D) and intercepts (K, C) to begin at, for instance those of
+            a smaller sample; None begins at zero. The optimum is the same.
 
     Returns:
         The K fits; a problem that ran out of iterations says so in `converged`.
@@ -120,7 +126,8 @@ def fit_logistic(
     parts = []
     for batch in slices(len(shares), STATE_BYTES // row_bytes):
         loss = _Loss(inputs, labels, shares[batch], penalties[batch], num_classes)
-        parts.append(_minimise_loss(loss, basis, tolerance, max_iterations))
+        near = None if start is None else _in_basis(start, loss, basis, batch)
+        parts.append(_minimise_loss(loss, basis, tolerance, max_iterations, near))
     coef = torch.cat([part.position for part in parts]).view(len(shares), num_classes, -1)
     coef, intercept = coef[..., :-1] @ basis.rotation.T / basis.scale, coef[..., -1]
     intercept = intercept - coef @ basis.mean
@@ -133,9 +140,20 @@ def fit_logistic(
     )
 
 
-def _minimise_loss(loss: _Loss, basis: _Basis, tolerance: float, max_iterations: int) -> Minima:
+def _in_basis(start: Start, loss: _Loss, basis: _Basis, batch: slice) -> Tensor:
+    """(A, P) the coefficients of some problems as points for their centred inputs."""
+    coef, intercept = (part[batch].to(loss.inputs.dtype) for part in start)
+    turned = coef @ basis.rotation * basis.scale
+    shift = coef @ basis.mean + (turned @ loss.means[..., None])[..., 0]
+    return torch.cat([turned, (intercept + shift)[..., None]], dim=2).flatten(1)
+
+
+def _minimise_loss(
+    loss: _Loss, basis: _Basis, tolerance: float, max_iterations: int, near: Tensor | None
+) -> Minima:
     """Minima of the problems of one batch, in the coordinates of the basis."""
     start, curvature, ridge = _first_guess(loss, 0.1 * tolerance)
+    start = start if near is None else near
     minima = minimise(
         loss.evaluate,
         start,

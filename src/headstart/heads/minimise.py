@@ -31,7 +31,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-MEMORY = 20
+MEMORY = 10
 MAX_RETRIES = 12
 ARMIJO = 1e-3
 SCALE_BOUNDS = (1e-2, 4.0)

@@ -10,9 +10,11 @@ One scalar and not one a feature, because the ratios between the features of a n
 information, and a feature that is zero on nearly all rows would be blown up to unit size.
 
 Choice, per fold.  All folds x all penalties are fitted at once on the training part less its
-inner rows, scored by log loss on the inner rows, and the winner of each fold is fitted again
-on the whole training part, all folds at once.  The penalty multiplies a mean loss, so it
-carries over from the smaller part to the larger.  The scored rows have no weight anywhere.
+inner rows, roughly, and scored by log loss on the inner rows.  Each fold's best and its two
+neighbours are its contenders: they go on together to a closer fit and are scored again.  The
+winner of each fold is fitted on the whole training part, all folds at once, beginning where its
+inner fit ended.  The penalty multiplies a mean loss, so it carries over from the smaller part to
+the larger.  The scored rows have no weight anywhere.
 """
 
 from __future__ import annotations
@@ -22,9 +24,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from headstart.heads.logistic import LogisticFit, fit_logistic, predict_logits, slices
+from headstart.heads.logistic import (
+    MAX_ITERATIONS,
+    LogisticFit,
+    Start,
+    fit_logistic,
+    predict_logits,
+    slices,
+)
 
 WEAKEST, STRONGEST = 1e-5, 1.0
+# Gradient tolerances (`LogisticFit.gradient_norm`): of the first look at all candidates, of the
+# closer look at the best and their neighbours, of the heads that answer. The weakest penalties
+# lose on all but the largest data and take most rounds, so they are not fitted to the end.
+LOOK_TOLERANCE = 1e-2
+SEARCH_TOLERANCE = 1e-3
+FIT_TOLERANCE = 5e-4
 ROWS = 8192
 
 
@@ -39,10 +54,10 @@ class ChosenFit:
         penalties: (P,) the candidates.
         inner_log_loss: (F, P) mean natural log loss of the inner rows.
         inner_accuracy: (F, P) their accuracy.
-        final_penalty: the candidate with the lowest mean inner log loss over the folds.
+        final_penalty: the contender with the lowest mean inner log loss over the folds.
         iterations: (F,) passes over the data of the second fit.
         converged: (F,) bool of the second fit.
-        inner_converged: (F, P) bool of the first.
+        contender: (F, P) bool, the candidates that were fitted closely.
     """
 
     coef: Tensor
@@ -54,7 +69,7 @@ class ChosenFit:
     final_penalty: float
     iterations: Tensor
     converged: Tensor
-    inner_converged: Tensor
+    contender: Tensor
 
 
 def penalty_path(num: int = 10) -> Tensor:
@@ -74,8 +89,9 @@ def fit_scaled_logistic(
     penalties: Tensor,
     num_classes: int,
     *,
-    tolerance: float = 1e-4,
-    max_iterations: int = 300,
+    tolerance: float = FIT_TOLERANCE,
+    max_iterations: int = MAX_ITERATIONS,
+    start: Start | None = None,
 ) -> LogisticFit:
     """`fit_logistic` with penalties that mean the same whatever the size of the features.
 
@@ -87,6 +103,7 @@ def fit_scaled_logistic(
         num_classes: C.
         tolerance: as in `fit_logistic`.
         max_iterations: as in `fit_logistic`.
+        start: as in `fit_logistic`.
 
     Returns:
         Coefficients for the raw features.
@@ -100,6 +117,7 @@ def fit_scaled_logistic(
         num_classes,
         tolerance=tolerance,
         max_iterations=max_iterations,
+        start=start,
     )
 
 
@@ -129,8 +147,8 @@ def fit_with_chosen_penalty(
     penalties: Tensor,
     num_classes: int,
     *,
-    tolerance: float = 1e-4,
-    max_iterations: int = 300,
+    tolerance: float = FIT_TOLERANCE,
+    tolerances: tuple[float, float] = (LOOK_TOLERANCE, SEARCH_TOLERANCE),
 ) -> ChosenFit:
     """Choose each fold's penalty on its inner rows and fit the fold with it.
 
@@ -141,45 +159,46 @@ def fit_with_chosen_penalty(
         inner_held_out: (F, N) bool, rows of the fold's training part that choose.
         penalties: (P,) candidates, see `penalty_path`.
         num_classes: C.
-        tolerance: as in `fit_logistic`.
-        max_iterations: as in `fit_logistic`.
+        tolerance: as in `fit_logistic`, of the folds' heads.
+        tolerances: the same, of the first and the closer look, which only rank penalties.
 
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
     """
     _check_inner(train_weights, inner_held_out)
     penalties = penalties.to(features.device)
-    inner = fit_scaled_logistic(
+    found = _search(
         features,
         labels,
-        (train_weights * ~inner_held_out).repeat_interleave(len(penalties), 0),
-        penalties.repeat(len(train_weights)),
+        train_weights * ~inner_held_out,
+        inner_held_out,
+        penalties,
         num_classes,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
+        tolerances=(max(tolerances[0], tolerance), max(tolerances[1], tolerance)),
     )
-    log_loss, accuracy = _score_inner(features, labels, inner, inner_held_out)
-    chosen = penalties[log_loss.argmin(1)]
+    log_loss, contender = found.log_loss, found.contender
+    winners = log_loss.masked_fill(~contender, torch.inf).argmin(1)
     fit = fit_scaled_logistic(
         features,
         labels,
         train_weights,
-        chosen,
+        penalties[winners],
         num_classes,
         tolerance=tolerance,
-        max_iterations=max_iterations,
+        start=found.heads_of(winners),  # of the same fold: nothing scored is in it
     )
+    mean_loss = log_loss.mean(0).masked_fill(~contender.any(0), torch.inf)
     return ChosenFit(
         coef=fit.coef,
         intercept=fit.intercept,
-        penalty=chosen,
+        penalty=penalties[winners],
         penalties=penalties,
         inner_log_loss=log_loss,
-        inner_accuracy=accuracy,
-        final_penalty=float(penalties[log_loss.mean(0).argmin()]),
+        inner_accuracy=found.accuracy,
+        final_penalty=float(penalties[mean_loss.argmin()]),
         iterations=fit.iterations,
         converged=fit.converged,
-        inner_converged=inner.converged.view(log_loss.shape),
+        contender=contender,
     )
 
 
@@ -199,17 +218,88 @@ def _check_inner(train_weights: Tensor, inner_held_out: Tensor) -> None:
         )
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Found:
+    """What the inner fits of F folds x P penalties found."""
+
+    log_loss: Tensor  # (F, P)
+    accuracy: Tensor  # (F, P)
+    contender: Tensor  # (F, P) bool
+    closer: LogisticFit  # of the contenders, row by row
+
+    def heads_of(self, winners: Tensor) -> Start:
+        """Coefficients and intercepts of one contender (F,) a fold."""
+        place = self.contender.flatten().cumsum(0).view(self.contender.shape) - 1
+        at = place.gather(1, winners[:, None])[:, 0]
+        return self.closer.coef[at], self.closer.intercept[at]
+
+
+def _search(
+    features: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    inner_held_out: Tensor,
+    penalties: Tensor,
+    num_classes: int,
+    *,
+    tolerances: tuple[float, float],
+) -> _Found:
+    """A rough look at everything, then a closer one at each fold's contenders.
+
+    Args:
+        features: (N, D).
+        labels: (N,).
+        weights: (F, N), of the training part less its inner rows.
+        inner_held_out: (F, N) bool.
+        penalties: (P,).
+        num_classes: C.
+        tolerances: of the two looks.
+    """
+    shape = (len(weights), len(penalties))
+    candidates = penalties.repeat(len(weights))
+    of_fold = torch.arange(len(weights), device=penalties.device).repeat_interleave(len(penalties))
+    data = (features, labels)
+    look = fit_scaled_logistic(
+        *data, weights[of_fold], candidates, num_classes, tolerance=tolerances[0]
+    )
+    log_loss, accuracy = _score_inner(*data, look, inner_held_out, of_fold)
+    contender = _contenders(log_loss.view(shape))
+    close = contender.flatten()
+    closer = fit_scaled_logistic(
+        *data,
+        weights[of_fold[close]],
+        candidates[close],
+        num_classes,
+        tolerance=tolerances[1],
+        start=(look.coef[close], look.intercept[close]),
+    )
+    log_loss[close], accuracy[close] = _score_inner(*data, closer, inner_held_out, of_fold[close])
+    return _Found(
+        log_loss=log_loss.view(shape),
+        accuracy=accuracy.view(shape),
+        contender=contender,
+        closer=closer,
+    )
+
+
+def _contenders(log_loss: Tensor) -> Tensor:
+    """(F, P) bool, each fold's best and its two neighbours; other folds have no say in it."""
+    positions = torch.arange(log_loss.shape[1], device=log_loss.device)
+    return (positions - log_loss.argmin(1, keepdim=True)).abs() <= 1
+
+
 def _score_inner(
-    features: Tensor, labels: Tensor, fit: LogisticFit, inner_held_out: Tensor
+    features: Tensor, labels: Tensor, fit: LogisticFit, inner_held_out: Tensor, of_fold: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log losses and accuracies (F, P) of the F x P heads, each on the inner rows of its fold."""
-    folds = len(inner_held_out)
-    coefs, intercepts = fit.coef.chunk(folds), fit.intercept.chunk(folds)
-    tables = [
-        _score_heads(features[rows], labels[rows], coef, intercept)
-        for rows, coef, intercept in zip(inner_held_out, coefs, intercepts, strict=True)
-    ]
-    return torch.stack([table[0] for table in tables]), torch.stack([table[1] for table in tables])
+    """Log losses and accuracies (K,) of K heads, each on the inner rows of its fold (K,)."""
+    log_loss = torch.zeros(len(of_fold), dtype=torch.float64, device=features.device)
+    accuracy = torch.zeros_like(log_loss)
+    for fold, rows in enumerate(inner_held_out):
+        heads = of_fold == fold
+        log_loss[heads], accuracy[heads] = _score_heads(
+            features[rows], labels[rows], fit.coef[heads], fit.intercept[heads]
+        )
+    return log_loss, accuracy
 
 
 def _score_heads(

@@ -1,0 +1,209 @@
+"""One pass against the usual way: the whole job beside what a plain loop alone would cost.
+
+    scripts/bench one_pass [--quick] [--repeats 3]
+
+Question. A frozen network gives the same features every epoch and every fold. How near does the
+whole job (5 folds x 10 penalties, final fit, test, every file written) come to one plain pass, and
+how far is the usual way behind, which runs the frozen network again every epoch of every fold?
+
+Data and network. Fashion-MNIST (idx files under HEADSTART_DATA/fashion-mnist), 6/7 to learn from
+and 1/7 to test on, EfficientNetB0 at 128 px with random weights: the arithmetic is that of real
+ones. Imports and building the network are left out everywhere.
+
+The four, in one process, in turn, `repeats` times; medians, and ratios within one repeat:
+    job         `run_job` with an empty feature store, less the building of the network
+    plain loop  decode, resize, normalise, forward in bfloat16 channels-last, batch 64, one by one
+    forward     the same with the pixels decoded beforehand: the network alone
+    usual       batch 16; every step decodes, resizes, runs the frozen network and trains a head of
+                512 and 64 units with Adam; 5 folds x 5 epochs over training and validation part,
+                then 5 epochs over all training images, then the test part: 30 N_train + N_test
+                images. Timed on a slice and scaled by the number of images; in float32, as users
+                run it, and in bfloat16 channels-last.
+
+Figures of the last recorded run: docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from headstart.backbones import Network, build_network, find_backbone
+from headstart.data import load_table
+from headstart.records import ImageTable
+from headstart.runs import RunSettings, run_job
+from headstart.runs.record import versions
+from headstart.runtime import choose_execution, machine
+
+SIZE = 128
+BATCH, USUAL_BATCH = 64, 16
+FOLDS, EPOCHS = 5, 5
+MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
+STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
+
+
+def write_subset(source: Path, target: Path, num_train: int, num_test: int) -> None:
+    """The first images of the idx files, as idx files of their own."""
+    for part, count in (("train", num_train), ("t10k", num_test)):
+        for kind, header, width in (("images-idx3", 16, 784), ("labels-idx1", 8, 1)):
+            name = f"{part}-{kind}-ubyte"
+            path = source / f"{name}.gz"
+            raw = (
+                gzip.decompress(path.read_bytes())
+                if path.exists()
+                else (source / name).read_bytes()
+            )
+            head = bytearray(raw[:header])
+            head[4:8] = count.to_bytes(4, "big")
+            (target / name).write_bytes(bytes(head) + raw[header : header + count * width])
+
+
+def pixels_of(table: ImageTable, rows: range) -> torch.Tensor:
+    """(B, 3, 128, 128) float32 in [0, 1], decoded one by one as a plain loop does."""
+    pictures = []
+    for row in rows:
+        image = Image.fromarray(table.read(row)).convert("RGB")
+        image = image.resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+        pictures.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
+    return torch.stack(pictures).float() / 255
+
+
+def in_bfloat16(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module).to(torch.bfloat16).to(memory_format=torch.channels_last)
+
+
+def ready(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Normalised, in the type and layout of the network."""
+    x = ((x - MEAN) / STD).to(dtype)
+    return x.to(memory_format=torch.channels_last) if dtype == torch.bfloat16 else x
+
+
+def plain_loop(table: ImageTable, module: nn.Module) -> float:
+    """Seconds to decode and forward every image once."""
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        for start in range(0, len(table), BATCH):
+            rows = range(start, min(start + BATCH, len(table)))
+            module(ready(pixels_of(table, rows), torch.bfloat16))
+    return time.perf_counter() - begun
+
+
+def forward_only(table: ImageTable, module: nn.Module) -> float:
+    """Seconds of the network alone over as many images, one prepared batch again and again."""
+    x = ready(pixels_of(table, range(BATCH)), torch.bfloat16)
+    begun = time.perf_counter()
+    with torch.inference_mode():
+        for start in range(0, len(table), BATCH):
+            module(x[: min(BATCH, len(table) - start)])
+    return time.perf_counter() - begun
+
+
+def usual_images(num_train: int, num_test: int) -> int:
+    """Images that the usual way sends through the frozen network."""
+    return FOLDS * EPOCHS * num_train + EPOCHS * num_train + num_test
+
+
+def usual_way(table: ImageTable, module: nn.Module, dtype: torch.dtype, slice_size: int) -> float:
+    """Seconds an image of the usual way, over one slice."""
+    width = int(module.num_features)
+    head = nn.Sequential(
+        nn.Linear(width, 512), nn.ReLU(), nn.Dropout(0.5),
+        nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 10),
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(head.parameters(), 1e-4)
+    begun = time.perf_counter()
+    for start in range(0, slice_size, USUAL_BATCH):
+        rows = range(start, start + USUAL_BATCH)
+        with torch.no_grad():
+            features = module(ready(pixels_of(table, rows), dtype)).float()
+        labels = torch.from_numpy(table.labels[list(rows)])
+        loss = nn.functional.cross_entropy(head(features), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (time.perf_counter() - begun) / slice_size
+
+
+def whole_job(out: Path, cache: Path) -> tuple[float, dict[str, float]]:
+    """Seconds of `run_job` with an empty store, less building the network; and its phases."""
+    os.environ["HEADSTART_CACHE"] = str(cache)
+    settings = RunSettings(
+        data="fashion-mnist", model="EfficientNetB0", weights="none", image_size=SIZE, out=str(out)
+    )
+    begun = time.perf_counter()
+    result = run_job(settings)
+    seconds = time.perf_counter() - begun
+    return seconds - result.record["times"]["network"], result.record["times"]
+
+
+def measure(
+    table: ImageTable, network: Network, place: Path, repeats: int, slice_size: int
+) -> list:
+    """One dictionary of seconds a repeat."""
+    rounded = in_bfloat16(network.module)
+    num_test = sum(split == "test" for split in table.splits)
+    images = usual_images(len(table) - num_test, num_test)
+    plain_loop(table.take(range(BATCH * 2)), rounded)  # warm-up
+    found = []
+    for repeat in range(repeats):
+        job, phases = whole_job(place / f"run{repeat}", place / f"cache{repeat}")
+        seconds = {
+            "job": job,
+            "plain loop": plain_loop(table, rounded),
+            "forward": forward_only(table, rounded),
+            "usual bfloat16": images * usual_way(table, rounded, torch.bfloat16, slice_size),
+            "usual float32": images * usual_way(table, network.module, torch.float32, slice_size),
+        }
+        found.append(seconds)
+        shown = {name: round(value, 1) for name, value in seconds.items()}
+        print(json.dumps({"repeat": repeat, **shown, "phases": phases}), flush=True)
+    return found
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="The whole job against the usual way.")
+    parser.add_argument("--images", type=int, default=20_000)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="2,100 images, one repeat")
+    options = parser.parse_args()
+    total, repeats = (2_100, 1) if options.quick else (options.images, options.repeats)
+    source = Path(os.environ.get("HEADSTART_DATA", "../shared/data")) / "fashion-mnist"
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        (place / "fashion-mnist").mkdir()
+        write_subset(source, place / "fashion-mnist", total - total // 7, total // 7)
+        os.environ["HEADSTART_DATA"] = name
+        table = load_table("fashion-mnist")
+        network = build_network(find_backbone("EfficientNetB0"), weights="none", image_size=SIZE)
+        print(f"{machine()}; {versions()}")
+        print(f"{choose_execution().describe()}; n = {repeats}, {len(table):,} images")
+        found = measure(table, network, place, repeats, 256 if options.quick else 1024)
+    for name in found[0]:
+        print(f"{name:<16} seconds {spread([entry[name] for entry in found])}")
+    for over, under in (
+        ("job", "plain loop"), ("job", "forward"),
+        ("usual bfloat16", "job"), ("usual float32", "job"),
+    ):  # fmt: skip
+        ratios = [entry[over] / entry[under] for entry in found]
+        print(f"{over} / {under}: {spread(ratios)}")
+
+
+if __name__ == "__main__":
+    main()
