@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
 
 from headstart.bundle import Classifier, load_classifier
+from headstart.errors import UsageError
 from headstart.progress import Progress
 from headstart.runs import RunResult, RunSettings, run_job
 
@@ -36,10 +38,18 @@ def run(
         UsageError: bad settings or bad data, in one sentence.
         StorageError: the disk is full.
     """
-    if "test_data" in settings and settings["test_data"] is not None:
-        settings["test_data"] = os.fspath(settings["test_data"])
-    chosen = RunSettings(data=os.fspath(data), out=os.fspath(out), **settings)
+    known = {field.name for field in dataclasses.fields(RunSettings)}
+    for name in settings:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise UsageError(f"`{name}` is no setting of a run. Settings are {listed}.")
+    chosen = RunSettings(data=folder_or_name(data), out=os.fspath(out), **settings)
     return run_job(chosen, resume=resume, progress=progress)
+
+
+def folder_or_name(data: str | os.PathLike[str]) -> str:
+    """Data as the command line would name them; a `Path` always means a folder."""
+    return os.path.abspath(data) if isinstance(data, os.PathLike) else data
 
 
 def load(path: str | os.PathLike[str], **options: Any) -> Classifier:
@@ -91,7 +101,7 @@ def evaluate(
     classifier = load(model, device=device, precision=precision)
     folder = None if out is None else Path(out)
     return evaluate_model(
-        classifier, os.fspath(data), out=folder, seed=seed, progress=progress or Progress()
+        classifier, folder_or_name(data), out=folder, seed=seed, progress=progress or Progress()
     )
 
 

@@ -17,7 +17,7 @@ from headstart.bundle.format import SCHEMA_VERSION, halved
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.files import digest_file, write_json
 from headstart.heads import linear_probabilities
-from headstart.inference import FeatureExtractor, MemoryImages
+from headstart.inference import FeatureExtractor, ImageList
 
 CLASSES = ("cat", "dog", "ötter/x")
 
@@ -52,7 +52,7 @@ def pictures(count=5):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_saved_and_loaded_answers_bit_equal(folder, network, head, precision):
-    source = MemoryImages(pictures(), [str(i) for i in range(5)])
+    source = ImageList(pictures(), [str(i) for i in range(5)])
     extractor = FeatureExtractor(network, on_cpu(precision))
     values = np.concatenate([v for _, _, v in extractor.extract(source, range(5))])
     expected = linear_probabilities(values, head.coef, head.intercept)

@@ -8,7 +8,7 @@ from networks import on_cpu, tiny_network
 
 from headstart.data import load_table
 from headstart.features import extract_features
-from headstart.inference import FeatureExtractor, MemoryImages
+from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
 
 
@@ -50,7 +50,7 @@ def test_only_new_images_go_through(colour_folder, extractor):
 
 def test_identical_files_go_through_once_and_keep_their_names(extractor):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    source = MemoryImages([pixels, pixels.copy(), pixels[::-1].copy()], ["a", "b", "c"])
+    source = ImageList([pixels, pixels.copy(), pixels[::-1].copy()], ["a", "b", "c"])
     features = extract_features(source, extractor, progress=Progress())
     assert features.computed == 2
     assert [record.path for record in features.facts] == ["a", "b", "c"]

@@ -9,7 +9,7 @@ from networks import on_cpu, tiny_network
 from PIL import Image
 
 from headstart.errors import HeadstartError
-from headstart.inference import FeatureExtractor, MemoryImages
+from headstart.inference import FeatureExtractor, ImageList
 from headstart.inference.extractor import place_module
 from headstart.inference.preprocessing import normalise, resize_pixels
 from headstart.records import Preprocessing
@@ -17,7 +17,7 @@ from headstart.records import Preprocessing
 
 def pictures(count, size=40, seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
-    return MemoryImages(list(pixels), [f"{i}" for i in range(count)])
+    return ImageList(list(pixels), [f"{i}" for i in range(count)])
 
 
 def features(extractor, source, rows=None):
@@ -69,7 +69,7 @@ def test_unreadable_images_are_named_and_the_rest_goes_on():
 
 
 def test_a_missing_file_is_named():
-    class Broken(MemoryImages):
+    class Broken(ImageList):
         def read(self, row):
             raise PermissionError(13, "Permission denied")
 

@@ -97,6 +97,7 @@ def finish(
 ) -> Network:
     """Freeze a loaded module and measure what records need."""
     module.eval().requires_grad_(False)
+    check_takes(spec, module, preprocessing.size)
     return Network(
         spec=spec,
         module=module,
@@ -105,6 +106,27 @@ def finish(
         weights=record,
         digest=f"{spec.architecture}-{state_digest(module)}",
     )
+
+
+def check_takes(spec: BackboneSpec, module: nn.Module, size: int) -> None:
+    """Send one grey picture through, so that a size the network cannot take is refused early.
+
+    Raises:
+        UsageError: the network fails on it, or gives something else than one row of features.
+    """
+    try:
+        with torch.inference_mode():
+            shape = tuple(module(torch.zeros(1, 3, size, size)).shape)
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        raise UsageError(
+            f"{spec.name} cannot take pictures of {size} px ({str(error).splitlines()[0]}). "
+            "Leave --image-size out to take its own size."
+        ) from error
+    if shape != (1, feature_width(module)):
+        raise UsageError(
+            f"{spec.name} does not give one row of features a picture, got shape {shape}. "
+            "Choose another network."
+        )
 
 
 def feature_width(module: nn.Module) -> int:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
 from headstart.bundle.format import FittedHead, read_bundle, read_preprocessing, read_spec
-from headstart.data import load_images
-from headstart.errors import BundleError, DataError, UsageError, WeightsError
+from headstart.data import DecodingError, load_images, printable, to_rgb
+from headstart.errors import BundleError, DataError, UsageError
 from headstart.heads import linear_probabilities
-from headstart.inference import FeatureExtractor, FileImages, ImageSource, MemoryImages
+from headstart.inference import FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, Integers, Predictions
 from headstart.runtime import Execution, choose_execution
 
 MODEL_FOLDER = "model"
 
-Picture: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | npt.NDArray[np.uint8]"
+Picture: TypeAlias = (
+    "str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]"
+)
+ACCEPTED = "Give paths, encoded bytes, PIL images or uint8 arrays."
 
 
 class Classifier:
@@ -32,6 +34,7 @@ class Classifier:
 
     Attributes:
         class_names: C names, the order of every probability column.
+        folder: where the bundle lies.
         about: the contents of `bundle.json`.
         root_digest: SHA-256 of the manifest; identifies the bundle.
     """
@@ -55,10 +58,13 @@ class Classifier:
                 intercept=contents.state["head.intercept"],
             )
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
-        except (KeyError, TypeError, WeightsError) as error:
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
+            if isinstance(error, BundleError):
+                raise
             raise BundleError(
                 f"The bundle '{folder}' is incomplete ({error}). Write it again from its run."
             ) from error
+        self.folder = folder
         self.about = contents.about
         self.root_digest = contents.root_digest
         self.extractor = FeatureExtractor(network, execution)
@@ -143,56 +149,75 @@ def load_classifier(
 
 
 def as_source(images: Picture | Iterable[Picture]) -> ImageSource:
-    """Bring whatever a caller has into one source.
+    """Bring whatever a caller has into one source, one row an image, in the order given.
+
+    A folder stands for all images in it; every other entry for one image.
 
     Raises:
         DataError: nothing was given, or a path does not exist.
+        UsageError: an entry of another type.
     """
     if isinstance(images, np.ndarray):
-        listed: Sequence[Picture] = list(images) if images.ndim == 4 else [images]
-    elif isinstance(images, str | bytes | os.PathLike | Image.Image):
+        listed: list[Picture] = list(images) if images.ndim == 4 else [images]
+    elif isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image):
         listed = [images]
-    else:
+    elif isinstance(images, Iterable):
         listed = list(images)
-    if not listed:
+    else:
+        raise UsageError(f"`images` must be pictures, got {type(images).__name__}. {ACCEPTED}")
+    entries: list[tuple[Path | bytes | npt.NDArray[np.uint8] | OSError, str]] = []
+    for image in listed:
+        if isinstance(image, str | os.PathLike):
+            entries.extend(from_path(image))
+        else:
+            entries.append((in_memory(image), f"image {len(entries)}"))
+    if not entries:
         raise DataError("There is nothing to predict: no image was given. Name files or a folder.")
-    if all(isinstance(image, str | os.PathLike) for image in listed):
-        return from_paths([Path(image) for image in listed])  # type: ignore[arg-type]
-    encoded = [in_memory(image) for image in listed]
-    return MemoryImages(encoded, [f"image {index}" for index in range(len(listed))])
+    return ImageList([image for image, _ in entries], [name for _, name in entries])
 
 
-def from_paths(paths: Sequence[Path]) -> ImageSource:
-    """Files as they are named, folders walked to the bottom, in the order given.
+def from_path(path: str | os.PathLike[str]) -> list[tuple[Path, str]]:
+    """A file and its name, or every image in a folder.
 
     Raises:
-        DataError: one does not exist, or a folder holds no image.
+        DataError: it does not exist, or the folder holds no image.
     """
-    if any(path.is_dir() for path in paths):
-        return load_images(paths)
-    for path in paths:
-        if not path.exists():
-            load_images([path])  # raises, with close names
-    return FileImages(paths)
+    if not os.fspath(path):
+        raise DataError("An image's path must not be empty. Name a file or a folder.")
+    place = Path(path)
+    if place.is_file():
+        return [(place, printable(place.as_posix()))]
+    table = load_images([place])  # raises, with close names, where there is nothing
+    assert table.files is not None
+    return list(zip(table.files, table.paths, strict=True))
 
 
-def in_memory(image: Picture) -> bytes | npt.NDArray[np.uint8]:
-    """The bytes or pixels of one picture; a PIL image is encoded without loss.
+def in_memory(image: Picture) -> bytes | npt.NDArray[np.uint8] | OSError:
+    """The bytes or pixels of one picture; why not, for a PIL image that cannot be decoded.
 
-    Encoding sends every colour mode and EXIF rotation through the same decoder as a file.
+    Raises:
+        UsageError: an array of another shape or type, or no picture at all.
     """
-    if isinstance(image, bytes):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise UsageError(
-                "An image array must be (H, W) or (H, W, 3) uint8, got "
-                f"{image.shape} {image.dtype}. Convert it first."
-            )
-        return image
+    if isinstance(image, bytes | bytearray):
+        return bytes(image)
     if isinstance(image, Image.Image):
-        buffer = io.BytesIO()
-        kind = "PNG" if image.mode in ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA") else "TIFF"
-        image.save(buffer, format=kind, exif=image.getexif())
-        return buffer.getvalue()
-    return Path(image).read_bytes()
+        return upright_pixels(image)
+    if isinstance(image, np.ndarray):
+        good = image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+        if image.dtype == np.uint8 and good and image.size:
+            return image
+        raise UsageError(
+            "An image array must be (H, W) or (H, W, 3) uint8, not empty, got "
+            f"{image.shape} {image.dtype}. Convert it first."
+        )
+    raise UsageError(f"`images` holds a {type(image).__name__}. {ACCEPTED}")
+
+
+def upright_pixels(image: Image.Image) -> npt.NDArray[np.uint8] | OSError:
+    """(H, W, 3) pixels of a PIL image, by the functions that decode files."""
+    try:
+        rgb, _ = to_rgb(ImageOps.exif_transpose(image))
+        pixels: npt.NDArray[np.uint8] = np.asarray(rgb)
+    except (DecodingError, OSError, ValueError, SyntaxError) as error:
+        return OSError(f"the PIL image cannot be decoded: {error}")
+    return pixels if pixels.size else OSError("the PIL image is empty")

@@ -24,6 +24,7 @@ import torch
 
 from headstart import __version__
 from headstart.backbones import BackboneSpec, Network, WeightsRecord
+from headstart.backbones.networks import LARGEST_SIZE, SMALLEST_SIZE
 from headstart.data.decoding import DECODER_VERSION
 from headstart.errors import BundleError
 from headstart.files import digest_file, storage_errors, write_json
@@ -33,6 +34,7 @@ SCHEMA_VERSION = 1
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
+INTERPOLATIONS = ("bilinear", "bicubic")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 State = dict[str, torch.Tensor]
@@ -172,6 +174,7 @@ def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleCont
         about = parse_json((folder / BUNDLE_FILE).read_bytes(), folder / BUNDLE_FILE)
         check_schema(folder, about)
         state = load_tensors(folder / WEIGHTS_FILE)
+        check_contents(folder, about, state)
     except OSError as error:
         raise BundleError(f"The bundle '{folder}' cannot be read: {error}.") from error
     return BundleContents(about=about, state=state, root_digest=root_digest)
@@ -213,13 +216,48 @@ def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
 def check_schema(folder: Path, about: dict[str, Any]) -> None:
     """Refuse a bundle of a newer schema."""
     version = about.get("schema_version")
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise BundleError(f"'{folder / BUNDLE_FILE}' has no schema version: it is no bundle.")
     if version > SCHEMA_VERSION:
         raise BundleError(
             f"The bundle '{folder}' has schema version {version}; this Headstart ({__version__}) "
             f"knows up to {SCHEMA_VERSION}. Update Headstart."
         )
+
+
+def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
+    """Refuse what this version cannot answer from exactly as the bundle says.
+
+    Raises:
+        BundleError: the first thing that is missing, of a wrong kind or not known here.
+    """
+    names, preprocessing = about.get("class_names"), about.get("preprocessing") or {}
+    coef, intercept = state.get("head.coef"), state.get("head.intercept")
+    size, means = preprocessing.get("size"), (preprocessing.get("mean"), preprocessing.get("std"))
+    count = len(names) if isinstance(names, list) else 0
+    checks = {
+        "class_names": count > 1 and all(isinstance(n, str) for n in names or ())
+        and len(set(names or ())) == count,
+        "decoder_version": about.get("decoder_version") == DECODER_VERSION,
+        "head.kind": (about.get("head") or {}).get("kind") == "logistic",
+        "preprocessing.size": type(size) is int
+        and SMALLEST_SIZE <= (size or 0) <= LARGEST_SIZE,
+        "preprocessing.resize": preprocessing.get("resize") == "squash",
+        "preprocessing.interpolation": preprocessing.get("interpolation") in INTERPOLATIONS,
+        "preprocessing.mean and std": all(
+            isinstance(m, list) and len(m) == 3 and all(isinstance(v, int | float) for v in m)
+            for m in means
+        ),
+        "head.coef and head.intercept": coef is not None and intercept is not None
+        and coef.ndim == 2 and len(coef) == count and intercept.shape == (count,)
+        and bool(coef.isfinite().all()) and bool(intercept.isfinite().all()),
+    }  # fmt: skip
+    for name, good in checks.items():
+        if not good:
+            raise BundleError(
+                f"The bundle '{folder}' holds a '{name}' that this Headstart ({__version__}) "
+                "cannot answer from. Update Headstart, or write the bundle again from its run."
+            )
 
 
 def load_tensors(path: Path) -> State:

@@ -5,9 +5,12 @@ Exit codes: 0 done, 1 failed, 2 bad usage or bad input, 130 interrupted.
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 import typer
 
@@ -28,8 +31,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with one line for Ctrl-C, which typer would pass over in silence."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            fail("Interrupted.", INTERRUPTED)
+
+    return wrapped
+
+
 for _module in (run, predict, evaluate, models, cache, doctor):
-    app.command(name=_module.NAME, epilog=_module.EXAMPLE)(_module.command)
+    app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 
 @app.callback(invoke_without_command=True)
@@ -44,12 +62,15 @@ def common(
 
 def main() -> NoReturn:
     """Run the command line and leave with the right exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that lacks a letter shows its code
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app(standalone_mode=True)
+        app()
+    except KeyboardInterrupt:  # before the first command's own work
+        fail("Interrupted.", INTERRUPTED)
     except HeadstartError as error:
         fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        fail("Interrupted.", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output left, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)

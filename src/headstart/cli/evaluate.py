@@ -65,5 +65,11 @@ def own_figures(run: Path) -> dict[str, Any]:
         raise UsageError(
             f"The run '{run}' is not finished. Go on with: headstart run --resume --out {run}"
         )
-    figures: dict[str, Any] = read_json(run / "metrics.json")
+    try:
+        figures: dict[str, Any] = read_json(run / "metrics.json")
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"The figures of '{run}' are missing or damaged (metrics.json). "
+            f"Write them again: headstart run --resume --out {run}"
+        ) from error
     return {name.replace("_", "-"): part for name, part in figures.items()}

@@ -57,13 +57,12 @@ def command(
 def answers(predictions: Predictions) -> list[dict[str, object]]:
     """What `--json` prints: one object an image."""
     listed: list[dict[str, object]] = []
-    for i, path in enumerate(predictions.paths):
+    for i, (path, best) in enumerate(zip(predictions.paths, predictions.names, strict=True)):
         if predictions.problems[i]:
             listed.append({"path": path, "problem": predictions.problems[i]})
             continue
         row = predictions.probabilities[i]
         chances = {n: float(p) for n, p in zip(predictions.class_names, row, strict=True)}
-        best = predictions.names[i]
         listed.append(
             {
                 "path": path,

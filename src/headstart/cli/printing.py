@@ -10,6 +10,7 @@ from headstart.files import without_nan
 from headstart.metrics import METRICS
 
 INTERVAL = "95 %"
+WIDEST = 120
 
 
 def print_json(value: object) -> None:
@@ -29,16 +30,18 @@ def print_figures(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """A line a metric, a column a part, each figure with its interval."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title in parts:
-        table.add_column(title, no_wrap=True)
+        table.add_column(Text(title), no_wrap=True)
     for metric in METRICS:
         cells = [describe(figures[metric.name]) for figures in parts.values()]
         if any(cells):
             table.add_row(metric.label, *cells)
-    console = Console(highlight=False, soft_wrap=False)
+    console = Console(highlight=False)
+    console.width = max(console.width, WIDEST)  # a narrow window wraps lines but loses no figure
     console.print()
     console.print(table)
     console.print(f"In brackets: {INTERVAL} intervals.", style="dim")

@@ -62,7 +62,7 @@ def command(
         given["strict"] = True
     settings = gather(given, from_run=from_run, resume=resume)
     if dry_run:
-        show_plan(settings, as_json=json)
+        show_plan(settings, resume=resume, as_json=json)
     else:
         show_run(settings, resume=resume, as_json=json)
 
@@ -81,8 +81,11 @@ def gather(given: dict[str, Any], *, from_run: str | None, resume: bool) -> RunS
         stored = {k: v for k, v in read_run(Path(from_run))["settings"].items() if k != "out"}
     elif resume and "out" in given and (Path(given["out"]) / "run.json").exists():
         stored = read_run(Path(given["out"]))["settings"]
-    elif resume and "out" not in given:
-        raise UsageError("`--resume` needs the run to go on with. Name its folder by --out.")
+    elif resume and ("out" not in given or "data" not in given):
+        raise UsageError(
+            f"`--resume` needs the run to go on with, got {given.get('out', 'none')}. "
+            "Name the folder of a run by --out."
+        )
     chosen = {**stored, **given}
     if "data" not in chosen:
         raise UsageError(
@@ -98,14 +101,14 @@ def default_out(data: str, model: str) -> str:
     return str(Path("runs") / f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def show_plan(settings: RunSettings, *, as_json: bool) -> None:
+def show_plan(settings: RunSettings, *, resume: bool, as_json: bool) -> None:
     """Print what the run would do."""
     import dataclasses
 
     from headstart.cli.printing import print_json, print_pairs
     from headstart.runs import plan_job
 
-    plan = plan_job(settings)
+    plan = plan_job(settings, resume=resume)
     if as_json:
         print_json(dataclasses.asdict(plan))
         return

@@ -1,7 +1,9 @@
 """Images and labels: where they come from, and the one way to decode them."""
 
 from headstart.data.builtin import DATASETS, DatasetSpec
+from headstart.data.colour import to_rgb
 from headstart.data.decoding import DECODER_VERSION, DecodingError, decode, digest_of
+from headstart.data.folders import printable
 from headstart.data.sources import load_images, load_table, load_unlabelled_or_labelled
 
 __all__ = [
@@ -14,4 +16,6 @@ __all__ = [
     "load_images",
     "load_table",
     "load_unlabelled_or_labelled",
+    "printable",
+    "to_rgb",
 ]

@@ -48,8 +48,12 @@ class FoundImage:
 
 
 def printable(name: str) -> str:
-    r"""The name with bytes that are no UTF-8 written out, as in 'caf\udce9.jpg'."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    r"""The name with bytes that are no UTF-8 and control characters written out: 'a\nb.jpg'.
+
+    A control character in a name could end a line of a report or steer a terminal.
+    """
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)
 
 
 def class_name(folder: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import PurePath
 
 import numpy as np
 
@@ -32,14 +33,19 @@ def identity(extractor: FeatureExtractor) -> str:
     )
 
 
-def digests(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
-    """The digest of each row's bytes; a row that cannot be read has none."""
+def store_keys(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
+    """The key of each row: digest of its bytes and the ending of its name.
+
+    The ending belongs to it because decoding looks at it: camera files are told by it, and a wrong
+    one is noted. A row that cannot be read has no key.
+    """
     found = {}
     for row in rows:
         try:
-            found[row] = digest_of(source.read(row))
+            digest = digest_of(source.read(row))
         except OSError:
             continue
+        found[row] = digest + PurePath(source.paths[row]).suffix.casefold()
     return found
 
 
@@ -81,32 +87,32 @@ def _fill(
     count = len(source)
     values = np.zeros((count, extractor.network.num_features), dtype=np.float16)
     facts: list[ImageFacts | None] = [None] * count
-    digest_by_row = digests(source, range(count))
-    known = store.get(sorted(set(digest_by_row.values())))
-    for row, digest in digest_by_row.items():
-        if digest in known:
-            vector, record = known[digest]
+    key_by_row = store_keys(source, range(count))
+    known = store.get(sorted(set(key_by_row.values())))
+    for row, key in key_by_row.items():
+        if key in known:
+            vector, record = known[key]
             values[row] = vector
             facts[row] = replace(record, path=source.paths[row])
     read_s = time.perf_counter() - begun
     first_of: dict[str, int] = {}  # identical files go through the network once
-    for row, digest in digest_by_row.items():
+    for row, key in key_by_row.items():
         if facts[row] is None:
-            first_of.setdefault(digest, row)
-    unread = [row for row in range(count) if row not in digest_by_row]
+            first_of.setdefault(key, row)
+    unread = [row for row in range(count) if row not in key_by_row]
     rows = sorted([*first_of.values(), *unread])
     with progress.phase(f"Features by {extractor.network.spec.name}", len(rows)) as advance:
         for batch, batch_facts, batch_values in extractor.extract(source, rows):
             fresh = []
             for row, record, vector in zip(batch, batch_facts, batch_values, strict=True):
                 values[row], facts[row] = vector, record
-                if not record.problem:
-                    fresh.append((record.digest, vector, record))
+                if not record.problem and row in key_by_row:
+                    fresh.append((key_by_row[row], vector, record))
             store.put(fresh)
             advance(len(batch))
-    for row, digest in digest_by_row.items():
+    for row, key in key_by_row.items():
         if facts[row] is None:
-            twin = first_of[digest]
+            twin = first_of[key]
             values[row] = values[twin]
             facts[row] = replace(facts[twin], path=source.paths[row])  # type: ignore[type-var]
     complete = tuple(record for record in facts if record is not None)

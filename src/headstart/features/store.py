@@ -45,6 +45,12 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "headstart"
 
 
+def store_path(identity: str, folder: Path | None = None) -> Path:
+    """The file of one network and view; it may not be there yet."""
+    name = digest_bytes(identity.encode())
+    return (folder or cache_folder()) / "features" / f"{name}{SUFFIX}"
+
+
 class FeatureStore:
     """Features of one network and view, by the digest of the image's bytes."""
 
@@ -63,7 +69,7 @@ class FeatureStore:
         self.folder = (folder or cache_folder()) / "features"
         make_folder(self.folder.parent, private=True)
         make_folder(self.folder, private=True)
-        self.path = self.folder / f"{digest_bytes(identity.encode())}{SUFFIX}"
+        self.path = store_path(identity, folder)
         self.identity = identity
         self._open()
 

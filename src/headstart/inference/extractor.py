@@ -46,11 +46,13 @@ class ImageSource(Protocol):
         """Encoded bytes or plain pixels of one image."""
 
 
-class MemoryImages:
-    """Images that are in memory already, as encoded bytes or plain pixels."""
+class ImageList:
+    """Images in the order given: files, encoded bytes, plain pixels, or why one cannot be read."""
 
-    def __init__(self, images: Sequence[bytes | Bytes8], paths: Sequence[str]) -> None:
-        """Keep the images and their names."""
+    def __init__(
+        self, images: Sequence[Path | bytes | Bytes8 | OSError], paths: Sequence[str]
+    ) -> None:
+        """Keep the images and their names; files are read when they are asked for."""
         self.images = list(images)
         self.paths = tuple(paths)
 
@@ -59,25 +61,15 @@ class MemoryImages:
         return len(self.images)
 
     def read(self, row: int) -> bytes | Bytes8:
-        """The image of this row."""
-        return self.images[row]
+        """The image of this row.
 
-
-class FileImages:
-    """Files in the order given, one of them twice if it was named twice."""
-
-    def __init__(self, files: Sequence[Path]) -> None:
-        """Keep the paths; nothing is read yet."""
-        self.files = list(files)
-        self.paths = tuple(file.as_posix() for file in files)
-
-    def __len__(self) -> int:
-        """How many files."""
-        return len(self.files)
-
-    def read(self, row: int) -> bytes:
-        """The bytes of this file."""
-        return self.files[row].read_bytes()
+        Raises:
+            OSError: it cannot be read.
+        """
+        image = self.images[row]
+        if isinstance(image, OSError):
+            raise image
+        return image.read_bytes() if isinstance(image, Path) else image
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
