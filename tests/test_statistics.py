@@ -202,21 +202,96 @@ def test_every_metric_gets_an_interval_around_its_value():
     assert got != headline_intervals(probabilities, labels, 5, seed=1)
 
 
+CLASS_AVERAGES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(1, 25),
+    num_classes=st.integers(2, 6),
+    signal=st.sampled_from([-3.0, 0.0, 2.0, 9.0]),
+    num_groups=st.none() | st.integers(1, 6),
+)
+def test_intervals_hold_their_value(seed, n, num_classes, signal, num_groups):
+    """Every metric of small problems, absent classes and equal resamples included."""
+    probabilities, labels = make_scores(n, num_classes, seed, signal)
+    groups = None if num_groups is None else np.arange(n) % num_groups
+    values = score(probabilities, labels, num_classes)
+    got = headline_intervals(
+        probabilities, labels, num_classes, groups=groups, seed=seed, resamples=100
+    )
+    for name, value in values.items():
+        interval = got[name]
+        if interval is None:
+            assert value is None or name == "log_loss" or name in CLASS_AVERAGES, name
+        else:
+            assert interval.low <= value <= interval.high, name
+            assert 0 <= interval.low < interval.high, name
+            assert interval.high <= 1 or name == "log_loss", name
+            assert groups is None or "groups" in interval.method, name
+
+
+def test_many_tiny_classes_keep_their_value_inside():
+    """100 classes of two images, a tenth wrong: resamples miss classes, the intervals do not."""
+    labels = np.repeat(np.arange(100), 2)
+    predictions = labels.copy()
+    predictions[::10] = (labels[::10] + 1) % 100
+    got = headline_intervals(np.eye(100)[predictions], labels, 100, seed=0)
+    values = score(np.eye(100)[predictions], labels, 100)
+    assert values["macro_recall"] == pytest.approx(0.9)
+    for name in CLASS_AVERAGES:
+        assert got[name].low + 0.02 < values[name] < got[name].high - 0.02, name
+        assert got[name].method == "centred bootstrap"
+
+
+def test_class_average_intervals_cover():
+    """Five unequal classes, 200 images, against the truth of the law they are drawn from."""
+    generator = np.random.default_rng(15)
+    priors, right = np.array([0.1, 0.15, 0.2, 0.25, 0.3]), np.array([0.6, 0.9, 0.7, 0.8, 0.85])
+    law = priors[:, None] * np.where(np.eye(5), right, (1 - right[:, None]) / 4)
+    np.testing.assert_allclose(law.sum(1), priors)
+    f1 = 2 * law.diagonal() / (law.sum(0) + law.sum(1))
+    truths = {"macro_recall": right.mean(), "macro_f1": f1.mean()}
+    inside = dict.fromkeys(truths, 0)
+    for seed in range(200):
+        labels, predictions = np.divmod(generator.choice(25, size=200, p=law.ravel()), 5)
+        got = headline_intervals(np.eye(5)[predictions], labels, 5, seed=seed, resamples=400)
+        for name, truth in truths.items():
+            inside[name] += got[name].low <= truth <= got[name].high
+    assert all(0.88 <= count / 200 <= 0.995 for count in inside.values()), inside
+
+
 def test_equal_resamples_are_replaced_and_say_so():
-    """All right: Wilson on the images, or on the groups."""
-    labels = np.arange(20) % 2
-    got = headline_intervals(np.eye(2)[labels], labels, 2, seed=0)
-    assert got["accuracy"] == wilson(20, 20)
-    assert got["macro_f1"].low == wilson(20, 20).low
-    assert got["macro_f1"].method == "wilson on 20 images (all resamples equal)"
-    assert got["log_loss"].low == 0
-    grouped = headline_intervals(np.eye(2)[labels], labels, 2, groups=labels // 1, seed=0)
-    assert grouped["accuracy"].low == wilson(2, 2).low
-    assert "2 groups" in grouped["accuracy"].method
+    """All right: a share has Wilson on images or groups, a class average on the smallest class."""
+    labels = np.array([0] * 1000 + [1] * 3)
+    got = headline_intervals(np.eye(3)[labels], labels, 3, seed=0)
+    assert got["accuracy"] == wilson(1003, 1003)
+    for name in CLASS_AVERAGES:
+        assert (got[name].low, got[name].high) == (wilson(3, 3).low, 1)
+        assert got[name].method == "wilson on the smallest class's 3 images (all resamples equal)"
+    assert got["log_loss"] is None
+    groups = np.concatenate([np.arange(1000) % 20, [0, 0, 1]])
+    grouped = headline_intervals(np.eye(3)[labels], labels, 3, groups=groups, seed=0)
+    assert grouped["accuracy"].low == wilson(20, 20).low
+    assert grouped["accuracy"].method == "wilson on 20 groups (all resamples equal)"
+    for name in (*CLASS_AVERAGES, "macro_auc"):
+        assert grouped[name].low == wilson(2, 2).low, name
+        assert "smallest class's 2 groups" in grouped[name].method
 
 
-def test_the_accuracy_of_one_image_and_the_log_loss_above_one():
-    """A single wrong image has a loss that no share can stand in for."""
+def test_a_degenerate_average_that_is_no_share_has_no_interval():
+    """A big class all right and four images all wrong: one half, whatever is drawn."""
+    labels = np.array([0] * 1000 + [1] * 4)
+    probabilities = np.eye(2)[np.zeros(1004, dtype=np.int64)]
+    assert score(probabilities, labels, 2)["balanced_accuracy"] == 0.5
+    assert headline_intervals(probabilities, labels, 2, seed=0)["balanced_accuracy"] is None
+
+
+def test_the_accuracy_of_one_image_and_its_log_loss():
+    """A loss is no share, above one or below."""
+    below = headline_intervals(np.array([[0.9, 0.1]]), np.array([0]), 2, seed=0)
+    assert below["log_loss"] is None
     got = headline_intervals(np.array([[0.9, 0.1]]), np.array([1]), 2, seed=0)
     assert got["log_loss"] is None
     assert got["accuracy"].low == 0

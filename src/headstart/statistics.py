@@ -10,6 +10,15 @@ need no images: a resample of N images is one multinomial draw over the cells (t
 predicted) that occur, so 1,000 resamples of 70,000 images take milliseconds.  With groups
 the groups are drawn, and their counts added up.
 
+Averages over classes are centred: their resamples are shifted by the value minus their mean
+(the bootstrap's estimate of bias, Efron and Tibshirani 1993, ch. 10) and clipped to [0, 1].
+Resamples miss small classes and change what is averaged, a bias that the value itself does
+not have; 100 classes of two images would otherwise get intervals below their own value.
+Always and not on a test, so that the interval does not jump; with large classes the shift
+vanishes.  Means over images have no such bias and are left alone.  Where a lump of equal
+resamples still leaves the value outside, the nearer end moves to it: low <= value <= high.
+A class without a single error adds no spread, here as in every bootstrap.
+
 Influence, for the AUC.  The AUC of class c is the mean over its positives of the placement
 among the negatives (the share of negatives below, ties one half), and the mean over its
 negatives of the placement among the positives.  The departures of the placements from the AUC
@@ -18,11 +27,15 @@ AUC, all classes' covariances included, and their sum of squares / n^2 is its va
 two classes this is DeLong (1988), with his n / (n - 1).  With groups the influences are added
 within a group before squaring.  The interval is made on the logit scale, so it stays in (0, 1).
 
-Where these say nothing they are replaced, and `Interval.method` says by what.
+Where the resamples or the influences do not vary, these say nothing.  `Interval.method` names
+the replacement: for a share of images Wilson on the images, or on the groups; for an average
+over classes that is 0 or 1, and for the AUC, Wilson on the images of the smallest class, or
+on the groups that have it.  A loss or another average over classes is no share and gets None.
 
-Rejected: Hanley and McNeil's AUC variance (assumes a distribution); BCa (1,000 more passes for
-the acceleration, and no better at these sizes); pooling the folds' scores for one AUC (scores
-of differently trained models are not on one scale).
+Rejected: centring on the median (covers no better, and is no bias estimate); Hanley and
+McNeil's AUC variance (assumes a distribution); BCa (1,000 more passes for the acceleration, and
+no better at these sizes); pooling the folds' scores for one AUC (scores of differently trained
+models are not on one scale).
 """
 
 from __future__ import annotations
@@ -124,8 +137,9 @@ def headline_intervals(
         else:
             generator = np.random.default_rng(seed)
             draws = _resample(spec, probabilities, labels, codes, generator, resamples)
-            units = len(labels) if codes is None else int(codes.max()) + 1
-            made[spec.name] = _percentiles(value, draws, units, level, codes is not None)
+            made[spec.name] = _percentiles(spec, value, draws, level, codes is not None)
+            if made[spec.name] is None:
+                made[spec.name] = _without_spread(spec, value, labels, codes, level)
     return made
 
 
@@ -222,7 +236,11 @@ def auc_interval(
         return None
     value, influences = found
     return _logit_interval(
-        value, _variance(influences, groups), _smallest_class(labels), level, groups is not None
+        value,
+        _variance(influences, groups),
+        _smallest_class(labels, groups),
+        level,
+        groups is not None,
     )
 
 
@@ -255,8 +273,9 @@ def fold_mean_auc(
         found = auc_influences(probabilities[rows], labels[rows])
         if found is not None:
             values.append(found[0])
-            variances.append(_variance(found[1], None if groups is None else groups[rows]))
-            smallest.append(_smallest_class(labels[rows]))
+            own = None if groups is None else groups[rows]
+            variances.append(_variance(found[1], own))
+            smallest.append(_smallest_class(labels[rows], own))
     if not values:
         return None
     value, variance = float(np.mean(values)), sum(variances) / len(values) ** 2
@@ -319,19 +338,47 @@ def _resample(
 
 
 def _percentiles(
-    value: float, draws: Floats, units: int, level: float, grouped: bool
+    spec: MetricSpec, value: float, draws: Floats, level: float, grouped: bool
 ) -> Interval | None:
-    """Percentile interval; Wilson on `units` where all draws are equal, None for a loss."""
-    if np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):
-        if not 0 <= value <= 1:
-            return None
-        ends = wilson(value * units, units, level)
-        what = "groups" if grouped else "images"
-        method = f"wilson on {units} {what} (all resamples equal)"
-        return Interval(low=ends.low, high=ends.high, method=method)
+    """Percentile interval, centred for averages over classes; None where its ends are equal."""
+    if spec.averages_classes:
+        draws = np.clip(draws + (value - draws.mean()), 0.0, 1.0)
     low, high = np.quantile(draws, [0.5 - level / 2, 0.5 + level / 2])
-    method = "bootstrap over groups" if grouped else "bootstrap"
-    return Interval(low=float(low), high=float(high), method=method)
+    if high - low <= 1e-12 * max(1.0, abs(value)):
+        return None
+    method = "centred bootstrap" if spec.averages_classes else "bootstrap"
+    return Interval(
+        low=min(float(low), value),
+        high=max(float(high), value),
+        method=f"{method} over groups" if grouped else method,
+    )
+
+
+def _without_spread(
+    spec: MetricSpec, value: float, labels: Integers, codes: Integers | None, level: float
+) -> Interval | None:
+    """Wilson where resamples are equal and the value is a share, else None."""
+    why, grouped = "all resamples equal", codes is not None
+    if spec.averages_classes:
+        if value not in (0.0, 1.0):
+            return None
+        return _wilson_on_smallest(value, _smallest_class(labels, codes), level, grouped, why)
+    if not spec.bigger_is_better:
+        return None
+    units = len(labels) if codes is None else int(codes.max()) + 1
+    ends = wilson(value * units, units, level)
+    method = f"wilson on {units} {'groups' if grouped else 'images'} ({why})"
+    return Interval(low=ends.low, high=ends.high, method=method)
+
+
+def _wilson_on_smallest(
+    value: float, smallest: int, level: float, grouped: bool, why: str
+) -> Interval:
+    """Wilson as if the value were a share of the smallest class's images or groups."""
+    ends = wilson(value * smallest, smallest, level)
+    what = "groups" if grouped else "images"
+    method = f"wilson on the smallest class's {smallest} {what} ({why})"
+    return Interval(low=ends.low, high=ends.high, method=method)
 
 
 def _placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
@@ -354,8 +401,11 @@ def _variance(influences: Floats, groups: Groups | None) -> float:
     return float((sums**2).sum()) / n**2 * unbiased
 
 
-def _smallest_class(labels: Integers) -> int:
-    """Images of the smallest class that is present."""
+def _smallest_class(labels: Integers, groups: Groups | None) -> int:
+    """Images of the smallest class that is present, or the fewest groups that have a class."""
+    if groups is not None:
+        codes = np.unique(groups, return_inverse=True)[1]
+        labels = np.unique(np.stack([labels, codes]), axis=1)[0]
     support = np.bincount(labels)
     return int(support[support > 0].min())
 
@@ -365,9 +415,7 @@ def _logit_interval(
 ) -> Interval:
     """Interval on the logit scale; Wilson on the smallest class where the variance is zero."""
     if variance <= 1e-24 or not 0 < value < 1:
-        ends = wilson(value * smallest, smallest, level)
-        method = f"wilson on the smallest class's {smallest} images (no variance)"
-        return Interval(low=ends.low, high=ends.high, method=method)
+        return _wilson_on_smallest(value, smallest, level, grouped, "no variance")
     half = _quantile(level) * np.sqrt(variance) / (value * (1 - value))
     low, high = expit(logit(value) - half), expit(logit(value) + half)
     method = "influence, groups added" if grouped else "influence"

@@ -68,11 +68,33 @@ def test_all_metrics_agree_with_torchmetrics():
     np.testing.assert_array_equal(confusion_matrix(labels, probabilities.argmax(1), 7), matrix)
 
 
+MACROS = {
+    "macro_precision": sklearn_metrics.precision_score,
+    "macro_recall": sklearn_metrics.recall_score,
+    "macro_f1": sklearn_metrics.f1_score,
+}
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 15), present=st.integers(1, 9))
+def test_macros_average_over_the_classes_that_occur(seed, n, present):
+    """As scikit-learn with its own labels: nine classes, most of them in neither."""
+    probabilities, labels = make_predictions(n, 9, seed, present)
+    got = score(probabilities, labels, 9)
+    for name, function in MACROS.items():
+        wanted = function(labels, probabilities.argmax(1), average="macro", zero_division=0)
+        assert got[name] == pytest.approx(wanted), name
+
+
 def test_absent_classes_count_as_documented():
-    """Zero in macro recall, left out of balanced accuracy and AUC."""
+    """Only predicted: zero in macro recall, left out of balanced accuracy and AUC."""
     probabilities, labels = make_predictions(present=4)
+    assert set(probabilities.argmax(1)) == set(range(7))
     got = score(probabilities, labels, 7)
     assert got["macro_recall"] == pytest.approx(got["balanced_accuracy"] * 4 / 7)
+    labels = np.arange(6) % 2
+    assert score(np.eye(7)[labels], labels, 7)["macro_recall"] == 1
+    assert len(per_class_table(np.eye(7)[labels], labels)["recall"]) == 7
     areas = [sklearn_metrics.roc_auc_score(labels == c, probabilities[:, c]) for c in range(4)]
     assert got["macro_auc"] == pytest.approx(np.mean(areas))
 
@@ -137,6 +159,7 @@ def test_per_class_table_and_text_report_agree_with_sklearn():
         np.testing.assert_allclose(table[column], values)
     report = text_report(probabilities, labels, tuple("abcdefg"))
     assert f"{score(probabilities, labels, 7)['macro_f1']:.4f}" in report
+    assert all(f"\n           {name} " in report for name in "abcdefg")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from headstart.heads.linear import linear_logits, linear_probabilities
 from headstart.heads.logistic import LogisticFit, fit_logistic, predict_logits
 from headstart.heads.penalties import (
+    FIT_TOLERANCE,
     ChosenFit,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
@@ -11,6 +12,7 @@ from headstart.heads.penalties import (
 from headstart.heads.registered import HEADS, HeadSpec
 
 __all__ = [
+    "FIT_TOLERANCE",
     "HEADS",
     "ChosenFit",
     "HeadSpec",

@@ -50,6 +50,11 @@ class MetricSpec:
     from_counts: Callable[[ClassCounts], Floats] | None = None
     per_image: Callable[[Floats, Integers], Floats] | None = None
 
+    @property
+    def averages_classes(self) -> bool:
+        """Whether it is a mean over classes, in [0, 1], and not over images."""
+        return self.per_image is None
+
 
 METRICS: Registry[MetricSpec] = Registry("metric")
 
@@ -134,7 +139,7 @@ def macro_auc(probabilities: Floats, labels: Integers) -> float | None:
 
 
 def per_class_table(probabilities: Floats, labels: Integers) -> dict[str, Floats | Integers]:
-    """Columns precision, recall, f1 and support, each (C,)."""
+    """Columns precision, recall, f1 and support, each (C,); zero where a class is absent."""
     counts = count_classes(labels, predict(probabilities), probabilities.shape[1])
     return {
         "precision": by_counts.precision(counts),
@@ -145,7 +150,11 @@ def per_class_table(probabilities: Floats, labels: Integers) -> dict[str, Floats
 
 
 def text_report(probabilities: Floats, labels: Integers, class_names: tuple[str, ...]) -> str:
-    """scikit-learn's classification report with four digits."""
+    """scikit-learn's classification report with four digits.
+
+    It lists all C classes, and its averages count those that never occur as zero, which the
+    registered macro metrics leave out.
+    """
     report = classification_report(
         labels,
         predict(probabilities),

@@ -4,6 +4,11 @@ Three counts a class say it all: how often it was rightly predicted (hits), how 
 there (support), how often it was predicted.  Every function takes a `ClassCounts` with any
 leading axes and reduces the last one, so that a point value and its bootstrap are one
 definition.  A ratio without denominator counts as zero (scikit-learn's zero_division=0).
+
+Macro averages go over the classes that occur in labels or predictions (scikit-learn's
+labels=None): a class that nobody has or names is no failure, least of all in a resample that
+happens to miss it.  A class that is only predicted counts as zero; balanced accuracy leaves
+it out.
 """
 
 from __future__ import annotations
@@ -76,15 +81,20 @@ def f1(counts: ClassCounts) -> Floats:
 
 
 def macro_precision(counts: ClassCounts) -> Floats:
-    """(...) mean precision over all C classes."""
-    return np.asarray(precision(counts).mean(-1))
+    """(...) mean precision over the classes that occur."""
+    return _macro(precision(counts), counts)
 
 
 def macro_recall(counts: ClassCounts) -> Floats:
-    """(...) mean recall over all C classes, absent ones as zero."""
-    return np.asarray(recall(counts).mean(-1))
+    """(...) mean recall over the classes that occur, those only predicted as zero."""
+    return _macro(recall(counts), counts)
 
 
 def macro_f1(counts: ClassCounts) -> Floats:
-    """(...) mean F1 over all C classes."""
-    return np.asarray(f1(counts).mean(-1))
+    """(...) mean F1 over the classes that occur."""
+    return _macro(f1(counts), counts)
+
+
+def _macro(values: Floats, counts: ClassCounts) -> Floats:
+    """(...) mean of (..., C) values over the classes in labels or predictions; else they are 0."""
+    return divide(values.sum(-1), (counts.support + counts.predicted > 0).sum(-1))
