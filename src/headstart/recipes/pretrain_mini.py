@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import io
 import math
 import os
 import time
@@ -32,12 +31,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
+from headstart.data import decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,12 +78,12 @@ def load_pack(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     raw = [cell["bytes"] if isinstance(cell, dict) else cell for cell in column]
     pixels = torch.empty((len(raw), 3, 64, 64), dtype=torch.uint8)
 
-    def decode(index: int) -> None:
-        picture = np.asarray(Image.open(io.BytesIO(raw[index])).convert("RGB"))
-        pixels[index] = torch.from_numpy(picture.copy()).permute(2, 0, 1)
+    def fill(index: int) -> None:
+        picture, _ = decode(raw[index], f"{path.name} row {index}")
+        pixels[index] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
 
     with ThreadPoolExecutor() as pool:
-        list(pool.map(decode, range(len(raw)), chunksize=256))
+        list(pool.map(fill, range(len(raw)), chunksize=256))
     labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
     return pixels, labels
 

@@ -1,0 +1,113 @@
+"""The recipe of `mini` on a pack of toys: it learns, it resumes, its weights load."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from headstart.backbones import build_network, find_backbone
+from headstart.recipes import pretrain_mini as recipe
+
+TOY = recipe.PretrainSettings(sizes=((32, 2), (40, 1)), batch_size=16, peak_lr=0.05)
+
+
+def toy_picture(label: int, generator: np.random.Generator) -> bytes:
+    pixels = generator.integers(0, 90, (64, 64, 3), dtype=np.uint8)
+    pixels[..., label] += 150
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 96), ("val", 24)):
+        labels = [i % 3 for i in range(count)]
+        images = [toy_picture(label, generator) for label in labels]
+        pq.write_table(pa.table({"image": images, "label": labels}), folder / f"{name}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(toys, tmp_path_factory):
+    return recipe.pretrain(toys, tmp_path_factory.mktemp("whole"), TOY)
+
+
+def test_it_learns_and_logs(weights):
+    with (weights.parent / "pretrain.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["size"] for row in rows] == ["32", "32", "40"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_its_weights_load_as_mini(weights):
+    state = load_file(weights)
+    assert {t.dtype for t in state.values()} <= {torch.float16, torch.int64}
+    assert weights.stat().st_size < 13e6
+    network = build_network(find_backbone("mini"), weights=str(weights))
+    assert network.weights.source == "file"
+
+
+def test_a_killed_training_ends_with_the_same_weights(toys, tmp_path, weights, monkeypatch):
+    original = recipe.train_epoch
+
+    def killed(model, optimizer, data, epoch, settings):
+        if epoch == 2:
+            raise KeyboardInterrupt
+        return original(model, optimizer, data, epoch, settings)
+
+    monkeypatch.setattr(recipe, "train_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        recipe.pretrain(toys, tmp_path, TOY)
+    monkeypatch.undo()
+    resumed = load_file(recipe.pretrain(toys, tmp_path, TOY))
+    for name, tensor in load_file(weights).items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_the_learning_rate_rises_once_and_ends_at_nearly_zero():
+    rates = [recipe.learning_rate(step, 10, TOY) for step in range(30)]
+    top = int(np.argmax(rates))
+    assert rates[top] == pytest.approx(TOY.peak_lr, rel=0.01)
+    assert np.all(np.diff(rates[: top + 1]) > 0)
+    assert np.all(np.diff(rates[top:]) <= 1e-12)
+    assert 0 < rates[-1] < 0.1 * TOY.peak_lr
+
+
+def test_augmentation_hangs_on_its_generator_and_keeps_the_shape():
+    x = torch.rand(5, 3, 64, 64)
+    first, again, other = (
+        recipe.augment(x, 48, TOY, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert first.shape == (5, 3, 48, 48)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_augmentation_without_strength_is_the_picture_or_its_mirror():
+    plain = replace(TOY, min_area_fraction=1.0, colour_strength=0.0, grey_fraction=0.0)
+    x = torch.rand(8, 3, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    y = recipe.augment(x, 64, plain, generator)
+    # The ratio of sides still varies: the centre row keeps its order or is mirrored.
+    flipped = [
+        bool((a - b.flip(2)).abs().mean() < (a - b).abs().mean()) for a, b in zip(x, y, strict=True)
+    ]
+    assert 0 < sum(flipped) < 8
+
+
+def test_sizes_by_epoch():
+    assert [TOY.size_of(epoch) for epoch in range(3)] == [32, 32, 40]
+    with pytest.raises(ValueError, match="must be below 3"):
+        TOY.size_of(3)
