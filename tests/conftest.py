@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import headstart  # noqa: F401 - first, because torchmetrics imports torchvision
+
 ROOT = Path(__file__).parents[1]
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 

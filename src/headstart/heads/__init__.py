@@ -1,7 +1,13 @@
 """Heads: classifiers on features that are already there, many fitted at once."""
 
 from headstart.heads.linear import linear_logits, linear_probabilities
-from headstart.heads.logistic import LogisticFit, fit_logistic, predict_logits
+from headstart.heads.logistic import (
+    LogisticFit,
+    RotatedFeatures,
+    fit_logistic,
+    predict_logits,
+    rotate_features,
+)
 from headstart.heads.penalties import (
     FIT_TOLERANCE,
     ChosenFit,
@@ -17,6 +23,7 @@ __all__ = [
     "ChosenFit",
     "HeadSpec",
     "LogisticFit",
+    "RotatedFeatures",
     "fit_logistic",
     "fit_scaled_logistic",
     "fit_with_chosen_penalty",
@@ -24,4 +31,5 @@ __all__ = [
     "linear_probabilities",
     "penalty_path",
     "predict_logits",
+    "rotate_features",
 ]

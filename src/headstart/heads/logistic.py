@@ -63,6 +63,52 @@ Start = tuple[Tensor, Tensor]  # coefficients (K, C, D) and intercepts (K, C)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Basis:
+    """The coordinates z = rotation' (x - mean) / scale."""
+
+    mean: Tensor  # (D,)
+    scale: float
+    rotation: Tensor  # (D, E), orthonormal columns, E = min(N, D)
+
+    def apply(self, features: Tensor) -> Tensor:
+        """(N, D) features to (N, E + 1) coordinates with a last column of ones."""
+        made = features.new_ones(len(features), self.rotation.shape[1] + 1)
+        for rows in slices(len(features), GRAM_ROWS):
+            made[rows, :-1] = (features[rows] - self.mean) @ self.rotation / self.scale
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RotatedFeatures:
+    """Features and the coordinates in which they are fitted, for several fits of the same rows.
+
+    Attributes:
+        raw: (N, D) as given.
+        basis: the coordinates.
+        inputs: (N, E + 1) the features in them, with a last column of ones.
+    """
+
+    raw: Tensor
+    basis: Basis
+    inputs: Tensor
+
+
+def rotate_features(features: Tensor) -> RotatedFeatures:
+    """Find the coordinates once for several fits; finding them costs as much as several rounds.
+
+    Args:
+        features: (N, D) float32 or float64, finite.
+    """
+    return _rotate(features, features.new_full((len(features),), 1 / len(features)))
+
+
+def _rotate(features: Tensor, shares: Tensor) -> RotatedFeatures:
+    """The features in the basis of rows weighted by `shares` (N,)."""
+    basis = _find_basis(features, shares)
+    return RotatedFeatures(raw=features, basis=basis, inputs=basis.apply(features))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class LogisticFit:
     """K fitted heads.
 
@@ -83,7 +129,7 @@ class LogisticFit:
 
 
 def fit_logistic(
-    features: Tensor,
+    features: Tensor | RotatedFeatures,
     labels: Tensor,
     weights: Tensor,
     penalties: Tensor,
@@ -97,6 +143,7 @@ def fit_logistic(
 
     Args:
         features: (N, D) float32 or float64, one row an image; the fit runs in this precision.
+            From `rotate_features` where several fits share them.
         labels: (N,) int64, 0 to C - 1.
         weights: (K, N) >= 0; zero where the row is not in the problem.
         penalties: (K,) > 0, factor of half the squared length of the coefficients.
@@ -113,15 +160,17 @@ def fit_logistic(
         ValueError: shapes that do not fit, features that are not finite, a label or weight
             out of range, a problem without any weight, a penalty that is not positive.
     """
-    _check(features, labels, weights, penalties, num_classes)
-    weights = weights.to(features.dtype)
+    raw = features.raw if isinstance(features, RotatedFeatures) else features
+    _check(raw, labels, weights, penalties, num_classes)
+    weights = weights.to(raw.dtype)
     used = (weights > 0).any(0)
-    if not bool(used.all()):
+    if isinstance(features, Tensor) and not bool(used.all()):
         features, labels, weights = features[used], labels[used], weights[:, used]
     shares = weights / weights.sum(1, keepdim=True, dtype=torch.float64).to(weights.dtype)
-    basis = _find_basis(features, shares.mean(0))
-    inputs = basis.apply(features)
-    penalties = penalties.to(features.dtype) / basis.scale**2
+    if isinstance(features, Tensor):
+        features = _rotate(features, shares.mean(0))
+    basis, inputs = features.basis, features.inputs
+    penalties = penalties.to(raw.dtype) / basis.scale**2
     row_bytes = (2 * MEMORY + 8) * num_classes * inputs.shape[1] * inputs.element_size()
     parts = []
     for batch in slices(len(shares), STATE_BYTES // row_bytes):
@@ -140,7 +189,7 @@ def fit_logistic(
     )
 
 
-def _in_basis(start: Start, loss: _Loss, basis: _Basis, batch: slice) -> Tensor:
+def _in_basis(start: Start, loss: _Loss, basis: Basis, batch: slice) -> Tensor:
     """(A, P) the coefficients of some problems as points for their centred inputs."""
     coef, intercept = (part[batch].to(loss.inputs.dtype) for part in start)
     turned = coef @ basis.rotation * basis.scale
@@ -149,7 +198,7 @@ def _in_basis(start: Start, loss: _Loss, basis: _Basis, batch: slice) -> Tensor:
 
 
 def _minimise_loss(
-    loss: _Loss, basis: _Basis, tolerance: float, max_iterations: int, near: Tensor | None
+    loss: _Loss, basis: Basis, tolerance: float, max_iterations: int, near: Tensor | None
 ) -> Minima:
     """Minima of the problems of one batch, in the coordinates of the basis."""
     start, curvature, ridge = _first_guess(loss, 0.1 * tolerance)
@@ -173,7 +222,7 @@ class _OwnNorm:
     the axes of the features.  So rows of weight zero do not move the stopping rule.
     """
 
-    def __init__(self, loss: _Loss, basis: _Basis) -> None:
+    def __init__(self, loss: _Loss, basis: Basis) -> None:
         """Find the root mean square of every problem."""
         self.rotation = basis.rotation.T
         roots = (loss.variances.sum(1) / len(basis.mean)).sqrt()
@@ -242,23 +291,7 @@ def _check(
         raise ValueError(f"`weights` must give every problem a row, got none in problems {empty}.")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Basis:
-    """The coordinates z = rotation' (x - mean) / scale."""
-
-    mean: Tensor  # (D,)
-    scale: float
-    rotation: Tensor  # (D, E), orthonormal columns, E = min(N, D)
-
-    def apply(self, features: Tensor) -> Tensor:
-        """(N, D) features to (N, E + 1) coordinates with a last column of ones."""
-        made = features.new_ones(len(features), self.rotation.shape[1] + 1)
-        for rows in slices(len(features), GRAM_ROWS):
-            made[rows, :-1] = (features[rows] - self.mean) @ self.rotation / self.scale
-        return made
-
-
-def _find_basis(features: Tensor, shares: Tensor) -> _Basis:
+def _find_basis(features: Tensor, shares: Tensor) -> Basis:
     """Mean, scale and eigenvectors of the Gram matrix of rows weighted by `shares` (N,)."""
     mean = (shares.double() @ features.double()).to(features.dtype)
     count, width = features.shape
@@ -274,7 +307,7 @@ def _find_basis(features: Tensor, shares: Tensor) -> _Basis:
     variances, rotation = torch.linalg.eigh(gram)
     rotation = rotation if span is None else span @ rotation
     scale = float((variances.clamp_min(0).sum() / width).sqrt()) or 1.0
-    return _Basis(
+    return Basis(
         mean=mean,
         scale=scale,
         rotation=rotation.to(features.dtype),
@@ -282,7 +315,7 @@ def _find_basis(features: Tensor, shares: Tensor) -> _Basis:
 
 
 class _Loss:
-    """Value and gradient of the penalised losses, in the coordinates of a `_Basis`.
+    """Value and gradient of the penalised losses, in the coordinates of a `Basis`.
 
     A point of problem k is (C, E + 1) flattened, the intercept last, for inputs centred by the
     problem's own mean: so intercept and coefficients do not pull at each other.  The inputs

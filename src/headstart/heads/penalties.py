@@ -27,9 +27,11 @@ from torch import Tensor
 from headstart.heads.logistic import (
     MAX_ITERATIONS,
     LogisticFit,
+    RotatedFeatures,
     Start,
     fit_logistic,
     predict_logits,
+    rotate_features,
     slices,
 )
 
@@ -38,8 +40,8 @@ WEAKEST, STRONGEST = 1e-5, 1.0
 # closer look at the best and their neighbours, of the heads that answer. The weakest penalties
 # lose on all but the largest data and take most rounds, so they are not fitted to the end.
 LOOK_TOLERANCE = 1e-2
-SEARCH_TOLERANCE = 1e-3
-FIT_TOLERANCE = 5e-4
+SEARCH_TOLERANCE = 2e-3
+FIT_TOLERANCE = 1e-3
 ROWS = 8192
 
 
@@ -83,7 +85,7 @@ def penalty_path(num: int = 10) -> Tensor:
 
 
 def fit_scaled_logistic(
-    features: Tensor,
+    features: Tensor | RotatedFeatures,
     labels: Tensor,
     weights: Tensor,
     penalties: Tensor,
@@ -96,7 +98,7 @@ def fit_scaled_logistic(
     """`fit_logistic` with penalties that mean the same whatever the size of the features.
 
     Args:
-        features: (N, D), raw.
+        features: (N, D), raw, or from `rotate_features`.
         labels: (N,) int64.
         weights: (K, N) >= 0; mean and scale of problem k are those of its weighted rows.
         penalties: (K,) > 0, for features of mean square one.
@@ -108,7 +110,8 @@ def fit_scaled_logistic(
     Returns:
         Coefficients for the raw features.
     """
-    scaled = penalties.to(features.device).double() * mean_squares(features, weights)
+    raw = features.raw if isinstance(features, RotatedFeatures) else features
+    scaled = penalties.to(raw.device).double() * mean_squares(raw, weights)
     return fit_logistic(
         features,
         labels,
@@ -140,7 +143,7 @@ def mean_squares(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def fit_with_chosen_penalty(
-    features: Tensor,
+    features: Tensor | RotatedFeatures,
     labels: Tensor,
     train_weights: Tensor,
     inner_held_out: Tensor,
@@ -153,7 +156,7 @@ def fit_with_chosen_penalty(
     """Choose each fold's penalty on its inner rows and fit the fold with it.
 
     Args:
-        features: (N, D) raw, float32 or float64.
+        features: (N, D) raw, float32 or float64, or from `rotate_features`.
         labels: (N,) int64.
         train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
         inner_held_out: (F, N) bool, rows of the fold's training part that choose.
@@ -166,7 +169,9 @@ def fit_with_chosen_penalty(
         ValueError: a fold without inner rows, or with one outside its training part.
     """
     _check_inner(train_weights, inner_held_out)
-    penalties = penalties.to(features.device)
+    if isinstance(features, Tensor):
+        features = rotate_features(features)
+    penalties = penalties.to(features.raw.device)
     found = _search(
         features,
         labels,
@@ -235,7 +240,7 @@ class _Found:
 
 
 def _search(
-    features: Tensor,
+    features: RotatedFeatures,
     labels: Tensor,
     weights: Tensor,
     inner_held_out: Tensor,
@@ -247,7 +252,7 @@ def _search(
     """A rough look at everything, then a closer one at each fold's contenders.
 
     Args:
-        features: (N, D).
+        features: (N, D), rotated.
         labels: (N,).
         weights: (F, N), of the training part less its inner rows.
         inner_held_out: (F, N) bool.
@@ -262,7 +267,7 @@ def _search(
     look = fit_scaled_logistic(
         *data, weights[of_fold], candidates, num_classes, tolerance=tolerances[0]
     )
-    log_loss, accuracy = _score_inner(*data, look, inner_held_out, of_fold)
+    log_loss, accuracy = _score_inner(features.raw, labels, look, inner_held_out, of_fold)
     contender = _contenders(log_loss.view(shape))
     close = contender.flatten()
     closer = fit_scaled_logistic(
@@ -273,7 +278,9 @@ def _search(
         tolerance=tolerances[1],
         start=(look.coef[close], look.intercept[close]),
     )
-    log_loss[close], accuracy[close] = _score_inner(*data, closer, inner_held_out, of_fold[close])
+    log_loss[close], accuracy[close] = _score_inner(
+        features.raw, labels, closer, inner_held_out, of_fold[close]
+    )
     return _Found(
         log_loss=log_loss.view(shape),
         accuracy=accuracy.view(shape),
