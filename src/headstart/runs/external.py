@@ -1,0 +1,111 @@
+"""A finished model on other labelled data: a laboratory, a camera, a year it has not seen."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from headstart.bundle import Classifier
+from headstart.data import DATASETS, digest_of, load_table, load_unlabelled_or_labelled
+from headstart.errors import DataError
+from headstart.files import make_folder
+from headstart.progress import Progress
+from headstart.records import UNLABELLED, ImageTable, Predictions
+from headstart.runs import outputs
+from headstart.runs.evaluation import evaluate_test
+from headstart.runs.job import check_folder
+from headstart.runs.parts import group_codes
+
+
+def evaluate_model(
+    classifier: Classifier, data: str, *, out: Path | None, seed: int, progress: Progress
+) -> dict[str, Any]:
+    """Predict labelled pictures, score them, and write the files where `out` is given.
+
+    Raises:
+        DataError: no labels, or labels that the model does not know.
+    """
+    if out is not None:
+        check_folder(out, resume=False)
+    table = labelled_table(data, classifier.class_names)
+    predictions = classifier.predict_source(table, progress=progress, labels=table.labels)
+    good = np.flatnonzero(predictions.good)
+    if len(good) < len(table):
+        progress.note(f"Left out   {len(table) - len(good)} unreadable images")
+    if not len(good):
+        raise DataError(f"No image of '{data}' can be read. Check the folder.")
+    kept = table.take(good)
+    scored = Predictions(
+        paths=kept.paths,
+        class_names=classifier.class_names,
+        probabilities=predictions.probabilities[good],
+        labels=kept.labels,
+        problems=("",) * len(good),
+    )
+    figures = evaluate_test(scored, seed=seed, groups=group_codes(kept))
+    figures["model_digest"] = classifier.root_digest
+    figures["num_learnt_from"] = count_learnt(classifier.folder, kept)
+    if figures["num_learnt_from"]:
+        progress.note(
+            f"Warning    the model has learnt from {figures['num_learnt_from']:,} of these "
+            f"{len(kept):,} images: the figures are too good"
+        )
+    named = {table.name: figures}
+    if out is not None:
+        make_folder(out)
+        outputs.write_test_files(out, scored, {"test": figures})
+        outputs.write_metrics(out, named)
+    return named
+
+
+def count_learnt(model: Path, table: ImageTable) -> int | None:
+    """How many of these images the model has learnt from, by content.
+
+    None where the model does not lie in its run, whose `images.csv` and `splits.csv` tell.
+    """
+    run = model.parent
+    if not all((run / name).is_file() for name in (outputs.IMAGES, outputs.SPLITS)):
+        return None
+    with (run / outputs.SPLITS).open(newline="", encoding="utf-8") as file:
+        learnt = {row["path"] for row in csv.DictReader(file) if row["part"] == "train"}
+    with (run / outputs.IMAGES).open(newline="", encoding="utf-8") as file:
+        digests = {row["digest"] for row in csv.DictReader(file) if row["path"] in learnt}
+    return sum(digest_of(table.read(row)) in digests for row in range(len(table)))
+
+
+def labelled_table(data: str, class_names: tuple[str, ...]) -> ImageTable:
+    """The labelled images of `data` in the model's class order; the test part where there is one.
+
+    Raises:
+        DataError: there are no labels, or one the model does not know.
+    """
+    if data in DATASETS:
+        return in_class_order(load_table(data), class_names)
+    table = load_unlabelled_or_labelled(data, class_names)
+    if bool((table.labels != UNLABELLED).all()):
+        return table
+    return in_class_order(load_table(data), class_names)
+
+
+def in_class_order(table: ImageTable, class_names: tuple[str, ...]) -> ImageTable:
+    """Labels mapped by name to the model's order; the test part, else val, where there is one."""
+    from dataclasses import replace
+
+    unknown = sorted(set(table.class_names) - set(class_names))
+    if unknown:
+        raise DataError(
+            f"The model does not know the class '{unknown[0]}' of '{table.name}'; it knows "
+            f"{', '.join(class_names[:8])}{', ...' if len(class_names) > 8 else ''}. "
+            "Rename or remove the folder."
+        )
+    position = np.array([class_names.index(name) for name in table.class_names])
+    table = replace(table, labels=position[table.labels], class_names=class_names)
+    splits = np.array(table.splits)
+    for part in ("test", "val"):
+        rows = np.flatnonzero(splits == part)
+        if len(rows):
+            return table.take(rows)
+    return table

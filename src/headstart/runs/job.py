@@ -1,0 +1,439 @@
+"""The main job: from a folder of pictures to a tested model.
+
+    read -> features of every image, once -> folds and penalties, all at once -> figures of the
+    folds -> final fit on all training images -> the choice is locked -> the test part is opened,
+    once -> the run's files
+
+Everything up to the lock sees training images only. What a phase finishes is written before the
+next begins, so a killed run goes on where it stopped and ends with the same figures.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstart.backbones import Network, build_network, find_backbone
+from headstart.bundle import FittedHead, save_bundle
+from headstart.bundle.classifier import MODEL_FOLDER
+from headstart.bundle.format import read_bundle
+from headstart.data import load_table
+from headstart.errors import BundleError, DataError, OutputError, UsageError
+from headstart.features import extract_features
+from headstart.files import LOCK_NAME, locked, make_folder, read_json
+from headstart.heads import (
+    FIT_TOLERANCE,
+    ChosenFit,
+    RotatedFeatures,
+    fit_scaled_logistic,
+    fit_with_chosen_penalty,
+    linear_probabilities,
+    penalty_path,
+    rotate_features,
+)
+from headstart.inference import FeatureExtractor
+from headstart.progress import Progress
+from headstart.records import Features, ImageTable, Predictions, Split
+from headstart.runs import outputs
+from headstart.runs.checkpoints import load_folds, save_folds
+from headstart.runs.evaluation import evaluate_folds, evaluate_test
+from headstart.runs.parts import group_codes, split_table
+from headstart.runs.record import (
+    RUN_FILE,
+    RunFile,
+    data_digest,
+    describe_data,
+    describe_execution,
+    describe_network,
+    now,
+)
+from headstart.runs.settings import RunSettings
+from headstart.runtime import choose_execution, seed_everything
+
+FINISHED = "finished"
+NUM_PENALTIES = 10
+NAMED_FILES = 5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunResult:
+    """A finished run.
+
+    Attributes:
+        out: its folder.
+        record: the contents of `run.json`.
+        metrics: the contents of `metrics.json`.
+    """
+
+    out: Path
+    record: dict[str, Any]
+    metrics: dict[str, Any]
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
+
+
+def run_job(
+    settings: RunSettings, *, resume: bool = False, progress: Progress | None = None
+) -> RunResult:
+    """Run the main job, or go on with one that was interrupted.
+
+    Args:
+        settings: what the user decided.
+        resume: go on in `settings.out`; a folder that is not there is begun.
+        progress: silent where None.
+
+    Raises:
+        UsageError: bad settings or bad data; nothing is left behind then.
+        StorageError: the disk is full; what was finished stays whole.
+    """
+    progress = progress or Progress()
+    folder = Path(settings.out)
+    table = load_table(settings.data, test_data=settings.test_data)
+    check_folder(folder, resume=resume)
+    existed = folder.exists()
+    make_folder(folder)
+    with locked(folder):  # only its owner looks what is in it, writes and removes
+        check_folder(folder, resume=resume)
+        if (folder / RUN_FILE).exists():
+            run_file = RunFile.reopen(folder, settings)
+            if is_finished(run_file):
+                progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
+                metrics = read_json(folder / outputs.METRICS_FILE)
+                return RunResult(out=folder, record=run_file.record, metrics=metrics)
+            return Job(settings, folder, table, run_file, progress).run()
+        try:
+            run_file = RunFile.begin(folder, settings)
+            return Job(settings, folder, table, run_file, progress).run()
+        except UsageError:
+            remove_begun(folder, existed=existed)
+            raise
+
+
+def check_folder(folder: Path, *, resume: bool) -> None:
+    """Refuse to write into a folder that holds something else.
+
+    Raises:
+        OutputError: it is a file, holds a run already, or other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
+    if (folder / RUN_FILE).exists():
+        if not resume:
+            raise OutputError(
+                f"The folder '{folder}' holds a run already. Choose another --out, or go on with "
+                "it by --resume."
+            )
+    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise OutputError(
+            f"The folder '{folder}' holds other files and no run. Choose a new or empty --out."
+        )
+
+
+def remove_begun(folder: Path, *, existed: bool) -> None:
+    """Take away what a refused run wrote, and nothing else; the folder where the run made it."""
+    for name in (outputs.IMAGES, outputs.SPLITS, RUN_FILE, LOCK_NAME):
+        (folder / name).unlink(missing_ok=True)
+    if not existed:
+        with suppress(OSError):  # somebody put a file there meanwhile
+            folder.rmdir()
+
+
+def is_finished(run_file: RunFile) -> bool:
+    """Whether the record says so and the model and the figures are there."""
+    if run_file.record["status"] != FINISHED:
+        return False
+    try:
+        read_bundle(run_file.folder / MODEL_FOLDER)
+        read_json(run_file.folder / outputs.METRICS_FILE)
+    except (BundleError, OSError, ValueError):
+        return False
+    return True
+
+
+class Job:
+    """One run on its way; its methods are the phases, in order."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        folder: Path,
+        table: ImageTable,
+        run_file: RunFile,
+        progress: Progress,
+    ) -> None:
+        """Choose device and precision, and build the network."""
+        self.settings = settings
+        self.folder = folder
+        self.table = table
+        self.run_file = run_file
+        self.progress = progress
+        self.clock = Clock()
+        self._rotated: RotatedFeatures | None = None
+        seed_everything(settings.seed)
+        # Too small a class is refused here, before a long pass over the images.
+        self.planned = split_with(settings, table)
+        execution = choose_execution(settings.device, settings.precision)
+        run_file.check_execution(execution)
+        with self.clock.phase("network"):
+            self.network: Network = build_network(
+                find_backbone(settings.model),
+                weights=settings.weights,
+                image_size=settings.image_size,
+                seed=settings.seed,
+            )
+            self.extractor = FeatureExtractor(self.network, execution)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell what was chosen, and why, before the work begins."""
+        table, network = self.table, self.network
+        note = self.progress.note
+        note(f"Data       {table.name}: {len(table):,} images, {len(table.class_names)} classes")
+        note(f"Backbone   {network.spec.name}, weights {network.weights.describe()}")
+        note(f"Pictures   {network.preprocessing.describe()}")
+        note(f"Engine     {self.extractor.execution.describe()}")
+
+    def run(self) -> RunResult:
+        """All phases."""
+        table, features = self.read()
+        split = self.split(table)
+        fit = self.fit_folds(table, features, split)
+        metrics: dict[str, Any] = {
+            "cross_validation": self.score_folds(table, features, split, fit)
+        }
+        head = self.fit_final(table, features, split, fit)
+        self.lock(head, metrics)
+        metrics["test"] = self.test(table, features, split, head)
+        return self.finish(fit, metrics)
+
+    def read(self) -> tuple[ImageTable, Features]:
+        """One pass over all images; the unreadable ones are named and left out."""
+        with self.clock.phase("features"):
+            features = extract_features(self.table, self.extractor, progress=self.progress)
+        seconds = self.clock.seconds["features"]
+        stored = len(self.table) - features.computed
+        self.progress.note(
+            f"Features   {features.computed:,} computed, {stored:,} read back, {seconds:.1f} s"
+        )
+        left_out = [record for record in features.facts if record.problem]
+        if left_out:
+            self.name_left_out([f"{record.path} ({record.problem})" for record in left_out])
+        digest = data_digest(self.table, features.facts)
+        self.run_file.check_data(digest)
+        self.run_file.update(
+            data=describe_data(self.table, digest, features.facts),
+            backbone=describe_network(self.network),
+            preprocessing=vars(self.network.preprocessing),
+            engine=describe_execution(self.extractor.execution, self.extractor.batch_size),
+        )
+        outputs.write_images(self.folder, self.table, features.facts)
+        rows = np.flatnonzero(features.good)
+        kept = Features(
+            values=features.values[rows],
+            facts=tuple(features.facts[i] for i in rows),
+            good=features.good[rows],
+            computed=features.computed,
+        )
+        return self.table.take(rows), kept
+
+    def name_left_out(self, named: list[str]) -> None:
+        """List unreadable images, or stop with --strict."""
+        shown = "; ".join(named[:NAMED_FILES])
+        more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
+        if self.settings.strict:
+            raise DataError(
+                f"{len(named)} of {len(self.table)} images cannot be read: {shown}{more}. "
+                "Repair or remove them, or leave --strict out to go on without them."
+            )
+        self.progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
+
+    def split(self, table: ImageTable) -> Split:
+        """Fix test part and folds."""
+        settings = self.settings
+        split = self.planned if len(table) == len(self.table) else split_with(settings, table)
+        outputs.write_splits(self.folder, table, split)
+        self.progress.note(
+            f"Parts      {len(split.train):,} to learn from in {settings.folds} folds, "
+            f"{len(split.test):,} to test on ({split.origin})"
+        )
+        return split
+
+    def fit_folds(self, table: ImageTable, features: Features, split: Split) -> ChosenFit:
+        """All folds and all penalties at once, each with a fresh head; or what was kept of it."""
+        kept = load_folds(self.folder)
+        if kept is not None:
+            return kept
+        with self.clock.phase("folds"):
+            labels = torch.from_numpy(table.labels[split.train])
+            fold = torch.from_numpy(split.fold)
+            learns = fold[None, :] != torch.arange(split.num_folds)[:, None]  # (F, N)
+            fit = fit_with_chosen_penalty(
+                self.rotated(features, split),
+                labels,
+                learns.float(),
+                torch.from_numpy(split.inner),
+                penalty_path(NUM_PENALTIES),
+                len(table.class_names),
+            )
+        save_folds(self.folder, fit)
+        return fit
+
+    def rotated(self, features: Features, split: Split) -> RotatedFeatures:
+        """The training features in the coordinates of the fits, found once a run."""
+        if self._rotated is None:
+            self._rotated = rotate_features(torch.from_numpy(features.values[split.train]).float())
+        return self._rotated
+
+    def score_folds(
+        self, table: ImageTable, features: Features, split: Split, fit: ChosenFit
+    ) -> dict[str, Any]:
+        """Predict every training image by the fold that did not learn from it, and score."""
+        with self.clock.phase("fold figures"):
+            probabilities = np.empty((len(split.train), len(table.class_names)), dtype=np.float32)
+            for k in range(split.num_folds):
+                scored = split.fold == k
+                values = features.values[split.train[scored]]
+                probabilities[scored] = linear_probabilities(values, fit.coef[k], fit.intercept[k])
+            learnt = table.take(split.train)
+            predictions = labelled(learnt, probabilities)
+            figures = evaluate_folds(
+                predictions, split.fold, seed=self.settings.seed, groups=group_codes(learnt)
+            )
+        outputs.write_predictions(self.folder / outputs.OUT_OF_FOLD, predictions)
+        outputs.write_cv_results(self.folder, figures, fit)
+        outputs.write_history(self.folder, fit)
+        title = f"{table.name}, {self.network.spec.name}: choosing the penalty"
+        outputs.write_curves(self.folder, fit, title)
+        return figures
+
+    def fit_final(
+        self, table: ImageTable, features: Features, split: Split, fit: ChosenFit
+    ) -> FittedHead:
+        """One head on all training images, with the penalty the folds agreed on."""
+        with self.clock.phase("final fit"):
+            final = fit_scaled_logistic(
+                self.rotated(features, split),
+                torch.from_numpy(table.labels[split.train]),
+                torch.ones(1, len(split.train)),
+                torch.tensor([fit.final_penalty], dtype=torch.float64),
+                len(table.class_names),
+                start=(fit.coef.mean(0, keepdim=True), fit.intercept.mean(0, keepdim=True)),
+            )
+        if not bool(final.converged.all()):
+            self.progress.note(
+                "The final head stopped before its gradient was small "
+                f"({float(final.gradient_norm[0]):.1e}); its figures are still honest."
+            )
+        return FittedHead(
+            kind=self.settings.head,
+            penalty=fit.final_penalty,
+            coef=final.coef[0].float(),
+            intercept=final.intercept[0].float(),
+        )
+
+    def lock(self, head: FittedHead, metrics: dict[str, Any]) -> None:
+        """Write the bundle and the choice down, before the test part is looked at."""
+        about = {
+            "data": self.run_file.record["data"],
+            "settings": self.run_file.record["settings"],
+            "cross_validation": metrics["cross_validation"]["figures"],
+            "created": now(),
+        }
+        with self.clock.phase("bundle"):
+            root_digest = save_bundle(
+                self.folder / MODEL_FOLDER,
+                network=self.network,
+                head=head,
+                class_names=self.table.class_names,
+                about=about,
+            )
+        self.run_file.update(
+            choice={
+                "backbone": self.network.spec.name,
+                "head": head.kind,
+                "penalty": head.penalty,
+                "gradient_tolerance": FIT_TOLERANCE,
+                "model_digest": root_digest,
+                "locked": now(),
+            }
+        )
+
+    def test(
+        self, table: ImageTable, features: Features, split: Split, head: FittedHead
+    ) -> dict[str, Any]:
+        """Open the test part, once, and score the locked model on it."""
+        self.run_file.update(test_openings=self.run_file.record["test_openings"] + 1)
+        with self.clock.phase("test"):
+            held_out = table.take(split.test)
+            values = features.values[split.test]
+            predictions = labelled(
+                held_out, linear_probabilities(values, head.coef, head.intercept)
+            )
+            figures = evaluate_test(
+                predictions, seed=self.settings.seed, groups=group_codes(held_out)
+            )
+        figures["origin"] = split.origin
+        outputs.write_test_files(self.folder, predictions, {"test": figures})
+        return figures
+
+    def finish(self, fit: ChosenFit, metrics: dict[str, Any]) -> RunResult:
+        """Write the figures and close the record."""
+        outputs.write_tensorboard(self.folder, fit, metrics)
+        outputs.write_metrics(self.folder, metrics)
+        self.run_file.update(
+            status=FINISHED, finished=now(), times={**self.clock.seconds, **peak_memory()}
+        )
+        return RunResult(out=self.folder, record=self.run_file.record, metrics=metrics)
+
+
+def split_with(settings: RunSettings, table: ImageTable) -> Split:
+    """The test part and the folds that the settings ask for."""
+    return split_table(
+        table, folds=settings.folds, test_fraction=settings.test_fraction, seed=settings.seed
+    )
+
+
+def labelled(table: ImageTable, probabilities: Any) -> Predictions:
+    """Predictions of images whose labels are known."""
+    return Predictions(
+        paths=table.paths,
+        class_names=table.class_names,
+        probabilities=probabilities,
+        labels=table.labels,
+        problems=("",) * len(table),
+    )
+
+
+def peak_memory() -> dict[str, float]:
+    """The largest resident set of this process so far, where the system tells."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return {}
+    import sys
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"peak_memory_mib": round(peak / 2**20, 1)}

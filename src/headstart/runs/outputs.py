@@ -1,0 +1,161 @@
+"""The files of a run, each written whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from headstart.files import write_csv, write_json, write_text, write_whole
+from headstart.heads import ChosenFit
+from headstart.metrics import METRICS, text_report
+from headstart.plots import confusion_matrix_figure, penalty_figure
+from headstart.records import ImageFacts, ImageTable, Predictions, Split
+
+IMAGES = "images.csv"
+SPLITS = "splits.csv"
+CV_RESULTS = "cv_results.csv"
+HISTORY = "history.csv"
+METRICS_FILE = "metrics.json"
+PREDICTIONS = "predictions.csv"
+OUT_OF_FOLD = "out_of_fold_predictions.csv"
+REPORT = "classification_report.txt"
+CONFUSION = "confusion_matrix.png"
+CURVES = "curves.png"
+TENSORBOARD = "tensorboard"
+
+
+def write_images(folder: Path, table: ImageTable, facts: Sequence[ImageFacts]) -> None:
+    """`images.csv`: what decoding found, one line an image, the unreadable ones first."""
+    header = [field.name for field in fields(ImageFacts)]
+    rows = [
+        [table.label_of(i), table.splits[i], *asdict(record).values()]
+        for i, record in enumerate(facts)
+    ]
+    rows.sort(key=lambda row: not row[-1])  # a stable sort keeps the table's order
+    write_csv(folder / IMAGES, ["label", "split", *header], rows)
+
+
+def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
+    """`splits.csv`: part and fold of every image that is used."""
+    part: dict[int, tuple[str, object]] = {int(row): ("test", "") for row in split.test}
+    part.update(
+        {int(row): ("train", int(fold) + 1) for row, fold in zip(split.train, split.fold, strict=True)}
+    )
+    groups = table.groups or ("",) * len(table)
+    rows = [
+        [table.paths[row], table.label_of(row), groups[row], *part[row]] for row in sorted(part)
+    ]
+    write_csv(folder / SPLITS, ["path", "label", "group", "part", "fold"], rows)
+
+
+def write_cv_results(folder: Path, figures: dict[str, Any], fit: ChosenFit) -> None:
+    """`cv_results.csv`: a line a fold, then mean and standard deviation."""
+    names = METRICS.names()
+    rows: list[list[object]] = [
+        [fold + 1, float(fit.penalty[fold]), *(entry[name] for name in names)]
+        for fold, entry in enumerate(figures["folds"])
+    ]
+    for word in ("mean", "std"):
+        rows.append([word, "", *(figures["figures"][name][f"fold_{word}"] for name in names)])
+    blanks = [["" if cell is None else cell for cell in row] for row in rows]
+    write_csv(folder / CV_RESULTS, ["fold", "penalty", *names], blanks)
+
+
+def write_history(folder: Path, fit: ChosenFit) -> None:
+    """`history.csv`: how the inner held-out part liked every penalty, a fold at a time.
+
+    Contenders were fitted closely; the others only until it was clear that they lose.
+    """
+    rows = [
+        [
+            fold + 1,
+            float(penalty),
+            float(fit.inner_log_loss[fold, p]),
+            float(fit.inner_accuracy[fold, p]),
+            "yes" if fit.contender[fold, p] else "no",
+        ]
+        for fold in range(len(fit.inner_log_loss))
+        for p, penalty in enumerate(fit.penalties)
+    ]
+    header = ["fold", "penalty", "inner_log_loss", "inner_accuracy", "contender"]
+    write_csv(folder / HISTORY, header, rows)
+
+
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Path, true and predicted class, one probability column a class."""
+    names = predictions.class_names
+    header = ["path", "true", "predicted", *(f"prob_{name}" for name in names)]
+    columns: list[Sequence[object]] = [
+        predictions.paths,
+        ["" if label < 0 else names[label] for label in predictions.labels],
+        predictions.names,
+        *(
+            ["" if np.isnan(p) else f"{p:.6f}" for p in column]
+            for column in predictions.probabilities.T.tolist()
+        ),
+    ]
+    if any(predictions.problems):
+        header.append("problem")
+        columns.append(predictions.problems)
+    write_csv(path, header, zip(*columns, strict=True))
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """A figure as PNG, whole."""
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=150))
+
+
+def write_curves(folder: Path, fit: ChosenFit, title: str) -> None:
+    """`curves.png`: the inner log loss along the penalties."""
+    figure = penalty_figure(
+        fit.penalties.numpy(),
+        fit.inner_log_loss.numpy(),
+        fit.final_penalty,
+        title,
+    )
+    write_figure(folder / CURVES, figure)
+
+
+def write_test_files(folder: Path, predictions: Predictions, metrics: dict[str, Any]) -> None:
+    """Everything that shows how the test part came out."""
+    write_predictions(folder / PREDICTIONS, predictions)
+    report = text_report(predictions.probabilities, predictions.labels, predictions.class_names)
+    write_text(folder / REPORT, report)
+    test = metrics["test"]
+    accuracy = test["figures"]["accuracy"]["value"]
+    figure = confusion_matrix_figure(
+        np.array(test["confusion_matrix"]),
+        predictions.class_names,
+        f"{test['num_images']} test images, accuracy {accuracy:.3f}",
+    )
+    write_figure(folder / CONFUSION, figure)
+
+
+def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
+    """`metrics.json`: every figure with its interval."""
+    write_json(folder / METRICS_FILE, metrics)
+
+
+def write_tensorboard(folder: Path, fit: ChosenFit, metrics: dict[str, Any]) -> None:
+    """`tensorboard/`: the penalty search by step, the figures as scalars; older ones go."""
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    place = folder / TENSORBOARD
+    for old in place.glob("events.*"):
+        old.unlink()
+    with SummaryWriter(str(place)) as writer:
+        for p, penalty in enumerate(fit.penalties):
+            loss = float(fit.inner_log_loss[:, p].mean())
+            accuracy = float(fit.inner_accuracy[:, p].mean())
+            writer.add_scalar("inner/log_loss", loss, p)
+            writer.add_scalar("inner/accuracy", accuracy, p)
+            writer.add_scalar("inner/penalty", float(penalty), p)
+        for part in ("cross_validation", "test"):
+            for name, figure in metrics[part]["figures"].items():
+                if figure["value"] is not None:
+                    writer.add_scalar(f"{part}/{name}", figure["value"], 0)

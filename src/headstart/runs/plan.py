@@ -1,0 +1,135 @@
+"""`--dry-run`: what a run would do, how long it would take, what it would write."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headstart.backbones import build_network, find_backbone
+from headstart.data import load_table
+from headstart.features import FeatureStore, store_path
+from headstart.features.passes import identity, store_keys
+from headstart.inference import FeatureExtractor
+from headstart.runs.job import NUM_PENALTIES, check_folder
+from headstart.runs.parts import split_table
+from headstart.runs.settings import RunSettings
+from headstart.runtime import choose_execution
+
+BYTES_A_ROW = 400  # facts, key and the store's own overhead, beside the vector
+TIMED_BATCHES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run before it happens.
+
+    Attributes:
+        data: name of the data.
+        num_images: images found.
+        class_counts: images of each class, in class order.
+        num_train: images to learn from.
+        num_test: images to test on.
+        test_origin: where the test part comes from.
+        num_folds: cross-validation folds.
+        num_fits: heads that will be fitted, all in batches.
+        num_known: images whose features are in the store already.
+        num_passes: images that will go through the network, each once.
+        images_per_s: speed of the network, from a few timed batches.
+        seconds: estimate for the pass, decoding not counted apart.
+        disk_bytes: estimate for store and bundle.
+        backbone: name and weights.
+        preprocessing: how pictures are prepared.
+        engine: device and precision, with the reason.
+        out: folder of the run.
+    """
+
+    data: str
+    num_images: int
+    class_counts: dict[str, int]
+    num_train: int
+    num_test: int
+    test_origin: str
+    num_folds: int
+    num_fits: int
+    num_known: int
+    num_passes: int
+    images_per_s: float
+    seconds: float
+    disk_bytes: int
+    backbone: str
+    preprocessing: str
+    engine: str
+    out: str
+
+
+def plan_job(settings: RunSettings, *, resume: bool = False) -> RunPlan:
+    """Plan a run: the images are counted and hashed, a few made-up ones timed, nothing written.
+
+    Raises:
+        UsageError: whatever would stop the run before its first image.
+    """
+    check_folder(Path(settings.out), resume=resume)
+    table = load_table(settings.data, test_data=settings.test_data)
+    split = split_table(
+        table, folds=settings.folds, test_fraction=settings.test_fraction, seed=settings.seed
+    )
+    network = build_network(
+        find_backbone(settings.model),
+        weights=settings.weights,
+        image_size=settings.image_size,
+        seed=settings.seed,
+    )
+    execution = choose_execution(settings.device, settings.precision)
+    extractor = FeatureExtractor(network, execution)
+    wanted = set(store_keys(table, range(len(table))).values())
+    num_known = count_known(extractor, wanted)
+    speed = measured_speed(extractor)
+    num_passes = len(wanted) - num_known
+    weights_bytes = sum(p.numel() * p.element_size() for p in network.module.state_dict().values())
+    counts = np.bincount(table.labels, minlength=len(table.class_names))
+    return RunPlan(
+        data=table.name,
+        num_images=len(table),
+        class_counts=dict(zip(table.class_names, counts.tolist(), strict=True)),
+        num_train=len(split.train),
+        num_test=len(split.test),
+        test_origin=split.origin,
+        num_folds=split.num_folds,
+        num_fits=split.num_folds * (NUM_PENALTIES + 1) + 1,
+        num_known=num_known,
+        num_passes=num_passes,
+        images_per_s=round(speed, 1),
+        seconds=round(num_passes / speed, 1),
+        disk_bytes=num_passes * (2 * network.num_features + BYTES_A_ROW) + weights_bytes,
+        backbone=f"{network.spec.name}, weights {network.weights.describe()}",
+        preprocessing=network.preprocessing.describe(),
+        engine=execution.describe(),
+        out=settings.out,
+    )
+
+
+def count_known(extractor: FeatureExtractor, wanted: set[str]) -> int:
+    """How many of the images are in the store; a store that is not there is not made."""
+    name = identity(extractor)
+    if not store_path(name).exists():
+        return 0
+    store = FeatureStore(name, extractor.network.num_features)
+    try:
+        return len(store.get(sorted(wanted)))
+    finally:
+        store.close()
+
+
+def measured_speed(extractor: FeatureExtractor) -> float:
+    """Images a second through the network alone, the first batch not counted."""
+    size = extractor.network.preprocessing.size
+    pixels = torch.zeros((extractor.batch_size, size, size, 3), dtype=torch.uint8)
+    extractor.forward(pixels)
+    begun = time.perf_counter()
+    for _ in range(TIMED_BATCHES):
+        extractor.forward(pixels)
+    return TIMED_BATCHES * extractor.batch_size / (time.perf_counter() - begun)
