@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -73,7 +74,9 @@ def test_every_image_is_in_one_part_and_predicted_once(finished):
 def test_prediction_columns(finished):
     row = rows(finished.out / "predictions.csv")[0]
     assert list(row) == ["path", "true", "predicted", "prob_blue", "prob_green", "prob_red"]
-    assert sum(float(row[f"prob_{name}"]) for name in ("blue", "green", "red")) == pytest.approx(1, abs=1e-5)
+    assert sum(float(row[f"prob_{name}"]) for name in ("blue", "green", "red")) == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_the_bundle_answers_like_the_run(finished, colour_folder):
@@ -110,7 +113,9 @@ def test_a_killed_run_resumes_to_the_same_figures(colour_folder, tmp_path, monke
     if phase != "finish":
         monkeypatch.setattr(job.Job, phase, interrupted)
     else:
-        monkeypatch.setattr(job.outputs, "write_metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        monkeypatch.setattr(
+            job.outputs, "write_metrics", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
     with pytest.raises(KeyboardInterrupt):
         run_job(settings(colour_folder, tmp_path / "run"))
     monkeypatch.undo()
@@ -128,6 +133,20 @@ def test_a_finished_run_is_not_done_again(finished, colour_folder):
     assert again.metrics == finished.metrics
 
 
+@pytest.mark.parametrize("gone", ["model", "model/weights.safetensors", "metrics.json"])
+def test_a_finished_run_that_lost_a_part_is_made_whole(finished, colour_folder, gone):
+    before = figures(finished.out)
+    place = finished.out / gone
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    again = run_job(settings(colour_folder, finished.out), resume=True)
+    assert again.metrics == finished.metrics
+    assert figures(finished.out) == before
+    assert again.record["status"] == "finished"
+    loaded = headstart.load(finished.out)
+    assert loaded.root_digest == again.record["choice"]["model_digest"]
+    assert loaded.predict(colour_folder / "red/00.png").names == ["red"]
+
+
 def interrupt(colour_folder, out, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(job.Job, "fit_final", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -135,9 +154,24 @@ def interrupt(colour_folder, out, monkeypatch):
             run_job(settings(colour_folder, out))
 
 
+@pytest.mark.parametrize("damage", ["garbled", "cut", "empty"])
+def test_damaged_checkpoints_are_fitted_again(
+    finished, colour_folder, tmp_path, monkeypatch, damage
+):
+    interrupt(colour_folder, tmp_path / "other", monkeypatch)
+    kept = tmp_path / "other" / "checkpoints" / "folds.safetensors"
+    raw = kept.read_bytes()
+    kept.write_bytes(
+        {"garbled": b"x" * len(raw), "cut": raw[: len(raw) // 2], "empty": b""}[damage]
+    )
+    resumed = run_job(settings(colour_folder, tmp_path / "other"), resume=True)
+    assert figures(resumed.out) == figures(finished.out)
+    assert kept.read_bytes() == raw
+
+
 def test_resuming_with_other_settings_names_them(colour_folder, tmp_path, monkeypatch):
     interrupt(colour_folder, tmp_path / "run", monkeypatch)
-    with pytest.raises(ResumeError, match="folds was 3, now 4.*seed was 0, now 7"):
+    with pytest.raises(ResumeError, match=r"folds was 3, now 4.*seed was 0, now 7"):
         run_job(settings(colour_folder, tmp_path / "run", folds=4, seed=7), resume=True)
 
 
@@ -177,6 +211,70 @@ def test_a_refused_run_leaves_an_existing_folder_empty(colour_folder, tmp_path):
     assert list((tmp_path / "run").iterdir()) == []
 
 
+@pytest.mark.parametrize("existed", [True, False], ids=["there", "new"])
+@pytest.mark.parametrize(
+    ("change", "match"), [({"strict": True}, "text.jpg"), ({"folds": 11}, "folds")]
+)
+def test_a_refused_run_removes_only_its_own_files(
+    colour_folder, tmp_path, monkeypatch, existed, change, match
+):
+    out = tmp_path / "run"
+    if existed:
+        out.mkdir()
+    (colour_folder / "red" / "text.jpg").write_text("not an image")
+    seed_everything = job.seed_everything
+
+    def meanwhile(seed):
+        (out / "notes.txt").write_text("precious")
+        seed_everything(seed)
+
+    monkeypatch.setattr(job, "seed_everything", meanwhile)
+    with pytest.raises(DataError, match=match):
+        run_job(settings(colour_folder, out, **change))
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    assert (out / "notes.txt").read_text() == "precious"
+
+
+def test_a_run_that_finished_while_another_began_is_left_alone(
+    colour_folder, tmp_path, monkeypatch
+):
+    """The folder is looked at again by its owner, not only before it is owned."""
+    out, make_folder = tmp_path / "run", job.make_folder
+
+    def late(folder):
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "make_folder", make_folder)
+            run_job(settings(colour_folder, out))
+        make_folder(folder)
+
+    monkeypatch.setattr(job, "make_folder", late)
+    with pytest.raises(OutputError, match="holds a run already"):
+        run_job(settings(colour_folder, out, folds=4))
+    assert {path.name for path in out.iterdir()} - {".lock"} == FILES
+    record = json.loads((out / "run.json").read_text())
+    assert (record["status"], record["settings"]["folds"]) == ("finished", 3)
+
+
+def test_names_decide_with_contents_whatever_the_store_holds(colour_folder, tmp_path):
+    """The same bytes under two names: each is judged by its own, first and later."""
+    from PIL import Image
+
+    Image.open(colour_folder / "red/00.png").save(colour_folder / "red/zz.jpg", "JPEG")
+    (colour_folder / "red/a.dng").write_bytes((colour_folder / "red/zz.jpg").read_bytes())
+    png = (colour_folder / "blue/00.png").read_bytes()
+    for name in ("x.jpg", "y.png"):
+        (colour_folder / "blue" / name).write_bytes(png)
+    for number in range(2):
+        result = run_job(settings(colour_folder, tmp_path / f"run{number}"))
+        told = {row["path"]: row for row in rows(result.out / "images.csv")}
+        assert "camera RAW" in told["red/a.dng"]["problem"]
+        assert [path for path, row in told.items() if row["problem"]] == ["red/a.dng"]
+        wrong = [path for path, row in told.items() if "named" in row["treatment"]]
+        assert wrong == ["blue/x.jpg"]
+        assert told["blue/x.jpg"]["treatment"] == "PNG named .jpg"
+        assert "red/zz.jpg" in {row["path"] for row in rows(result.out / "splits.csv")}
+
+
 def test_own_test_part_is_used(colour_folder, tmp_path):
     from conftest import COLOURS, paint
 
@@ -195,7 +293,9 @@ def test_the_test_part_changes_nothing_that_was_learnt(colour_folder, tmp_path):
     models = []
     for number in range(2):
         place = tmp_path / f"other{number}"
-        for name, colour in zip(COLOURS, list(COLOURS.values())[:: -1 if number else 1], strict=True):
+        for name, colour in zip(
+            COLOURS, list(COLOURS.values())[:: -1 if number else 1], strict=True
+        ):
             paint(place / name / "0.png", colour, seed=number)
         result = run_job(settings(colour_folder, tmp_path / f"run{number}", test_data=str(place)))
         models.append((result.out / "model/weights.safetensors").read_bytes())

@@ -39,9 +39,7 @@ def evaluate_test(
     num_classes = len(predictions.class_names)
     probabilities, labels = predictions.probabilities, predictions.labels
     values = score(probabilities, labels, num_classes)
-    intervals = headline_intervals(
-        probabilities, labels, num_classes, groups=groups, seed=seed
-    )
+    intervals = headline_intervals(probabilities, labels, num_classes, groups=groups, seed=seed)
     return {
         "num_images": len(labels),
         "figures": {name: figure(value, intervals[name]) for name, value in values.items()},
@@ -81,9 +79,7 @@ def evaluate_folds(
         for k in range(int(fold.max()) + 1)
     ]
     pooled = score(probabilities, labels, num_classes)
-    intervals = headline_intervals(
-        probabilities, labels, num_classes, groups=groups, seed=seed
-    )
+    intervals = headline_intervals(probabilities, labels, num_classes, groups=groups, seed=seed)
     figures = {}
     for name in METRICS.names():
         value, interval = pooled[name], intervals[name]

@@ -44,7 +44,10 @@ def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
     """`splits.csv`: part and fold of every image that is used."""
     part: dict[int, tuple[str, object]] = {int(row): ("test", "") for row in split.test}
     part.update(
-        {int(row): ("train", int(fold) + 1) for row, fold in zip(split.train, split.fold, strict=True)}
+        {
+            int(row): ("train", int(fold) + 1)
+            for row, fold in zip(split.train, split.fold, strict=True)
+        }
     )
     groups = table.groups or ("",) * len(table)
     rows = [
@@ -60,8 +63,10 @@ def write_cv_results(folder: Path, figures: dict[str, Any], fit: ChosenFit) -> N
         [fold + 1, float(fit.penalty[fold]), *(entry[name] for name in names)]
         for fold, entry in enumerate(figures["folds"])
     ]
-    for word in ("mean", "std"):
-        rows.append([word, "", *(figures["figures"][name][f"fold_{word}"] for name in names)])
+    rows.extend(
+        [word, "", *(figures["figures"][name][f"fold_{word}"] for name in names)]
+        for word in ("mean", "std")
+    )
     blanks = [["" if cell is None else cell for cell in row] for row in rows]
     write_csv(folder / CV_RESULTS, ["fold", "penalty", *names], blanks)
 

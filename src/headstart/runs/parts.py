@@ -33,9 +33,7 @@ def split_table(table: ImageTable, *, folds: int, test_fraction: float, seed: in
     elif "val" in names:
         is_test, origin = names == "val", "the data's own val part"
     else:
-        is_test = hold_out(
-            table.labels, test_fraction, groups=group_codes(table), seed=seed
-        )
+        is_test = hold_out(table.labels, test_fraction, groups=group_codes(table), seed=seed)
         origin = f"{100 * test_fraction:.4g} % of each class held out"
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     learnt = table.take(train)
@@ -47,9 +45,7 @@ def split_table(table: ImageTable, *, folds: int, test_fraction: float, seed: in
         )
     except DataError as error:
         raise DataError(f"{error} ({len(test):,} images are kept to test on: {origin}.)") from error
-    inner = inner_hold_out(
-        learnt.labels, fold, fraction=INNER_FRACTION, groups=groups, seed=seed
-    )
+    inner = inner_hold_out(learnt.labels, fold, fraction=INNER_FRACTION, groups=groups, seed=seed)
     return Split(train=train, test=test, fold=fold, inner=inner, origin=origin)
 
 

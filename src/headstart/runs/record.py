@@ -176,9 +176,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     return record
 
 
-def describe_data(
-    table: ImageTable, digest: str, facts: tuple[ImageFacts, ...]
-) -> dict[str, Any]:
+def describe_data(table: ImageTable, digest: str, facts: tuple[ImageFacts, ...]) -> dict[str, Any]:
     """What the record says of the data."""
     labels = table.labels
     counts = np.bincount(labels[labels >= 0], minlength=len(table.class_names))
