@@ -138,6 +138,76 @@ def rewrite(folder, **changes):
     write_json(folder / "manifest.json", {"sha256": files})
 
 
+def change_part(folder, part, **changes):
+    about = json.loads((folder / "bundle.json").read_text())
+    rewrite(folder, **{part: {**about[part], **changes}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("interpolation", "nearest"), ("size", 0), ("size", "96"), ("size", 100_000),
+        ("size", True), ("size", None), ("mean", [0.5, 0.5]), ("mean", "abc"),
+        ("std", [0.5, 0.5, None]), ("resize", "crop"),
+    ],
+)  # fmt: skip
+def test_another_preprocessing_than_it_knows_is_refused_by_name(folder, name, value):
+    change_part(folder, "preprocessing", **{name: value})
+    with pytest.raises(BundleError, match=rf"'preprocessing\.[a-z ]*{name}"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["cat", "dog"], [*CLASSES, "d"], ["cat", "cat", "dog"], "cat", [1, 2, 3], [], None],
+    ids=["short", "long", "twice", "text", "numbers", "empty", "none"],
+)
+def test_class_names_that_do_not_fit_the_head_are_refused(folder, names):
+    rewrite(folder, class_names=names)
+    fitting = isinstance(names, list) and set(map(type, names)) == {str}
+    distinct = fitting and len(set(names)) == len(names)
+    with pytest.raises(BundleError, match="'head.coef" if distinct else "'class_names'"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("version", [99, 0, "1", None])
+def test_another_decoder_is_refused(folder, version):
+    rewrite(folder, decoder_version=version)
+    with pytest.raises(BundleError, match="'decoder_version'"):
+        load_classifier(folder)
+
+
+def test_an_unknown_head_is_refused(folder):
+    change_part(folder, "head", kind="mlp")
+    with pytest.raises(BundleError, match=r"'head\.kind'"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("version", [True, "1", 0, None])
+def test_a_schema_version_is_a_number(folder, version):
+    rewrite(folder, schema_version=version)
+    with pytest.raises(BundleError, match="no schema version"):
+        load_classifier(folder)
+
+
+@pytest.mark.parametrize("name", ["head.coef", "head.intercept"])
+@pytest.mark.parametrize("change", ["nan", "infinite", "missing", "more rows"])
+def test_a_head_that_cannot_answer_is_refused_by_name(folder, name, change):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(folder / "weights.safetensors")
+    tensor = state.pop(name)
+    if change == "more rows":
+        state[name] = torch.cat([tensor, tensor[:1]])
+    elif change != "missing":
+        tensor.view(-1)[1] = float("nan" if change == "nan" else "inf")
+        state[name] = tensor
+    save_file(state, folder / "weights.safetensors")
+    rewrite(folder)
+    with pytest.raises(BundleError, match=name.replace(".", r"\.")):
+        load_classifier(folder)
+
+
 def test_a_newer_schema_is_refused(folder):
     rewrite(folder, schema_version=SCHEMA_VERSION + 1)
     with pytest.raises(BundleError, match="Update Headstart"):

@@ -64,11 +64,34 @@ def test_json_is_nothing_but_json(headstart, colour_folder):
 def test_a_dry_run_writes_nothing(headstart, colour_folder, tmp_path):
     code, out, _ = headstart("run", "--data", colour_folder, "--out", "r", "--dry-run")
     assert code == 0
-    for word in ("36 images, 3 classes", "56 heads", "Time", "Disk", "squash"):
+    for word in ("36 images, 3 classes", "5 folds x 10 penalties", "Time", "Disk", "squash"):
         assert word in out
     assert not (tmp_path / "r").exists()
     code, out, _ = headstart("run", "--data", colour_folder, "--dry-run", "--json")
     assert json.loads(out)["num_passes"] == 36
+
+
+@pytest.mark.parametrize("existing", [True, False], ids=["there", "new"])
+def test_a_dry_run_leaves_no_trace_in_folder_or_store(
+    headstart, colour_folder, tmp_path, own_cache, existing
+):
+    if existing:
+        (tmp_path / "r").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = headstart(
+        "run", "--data", colour_folder, "--image-size", 32, "--out", "r", "--dry-run"
+    )
+    assert code == 0, err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not list(own_cache.rglob("*"))
+
+
+def test_resume_without_a_run_says_that_it_needs_one(headstart, tmp_path):
+    for words in (("--out", "nothere"), ("--out", "nothere", "--dry-run"), ()):
+        code, out, err = headstart("run", "--resume", *words)
+        assert (code, out) == (2, "")
+        assert "`--resume` needs the run to go on with" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_is_repeated_from_its_record(headstart, run, tmp_path):
@@ -139,6 +162,67 @@ def test_evaluate_on_other_pictures(headstart, run, colour_folder, tmp_path):
     assert {path.name for path in (tmp_path / "e").iterdir()} == {
         "predictions.csv", "classification_report.txt", "confusion_matrix.png", "metrics.json",
     }  # fmt: skip
+
+
+def test_evaluate_warns_of_images_it_learnt_from(headstart, run, colour_folder):
+    code, out, err = headstart("evaluate", "run", "--data", colour_folder, "--json")
+    assert code == 0
+    assert json.loads(out)["colours"]["num_learnt_from"] == 30
+    assert "Warning" in err
+    assert "learnt from 30 of these 36 images" in " ".join(err.split())
+    assert "Warning" not in out
+
+
+def test_damaged_figures_are_one_sentence_and_resume_mends_them(headstart, run):
+    folder, _, _ = run
+    before = (folder / "metrics.json").read_bytes()
+    for damaged in (before[:100], b"\xff\xfe"):
+        (folder / "metrics.json").write_bytes(damaged)
+        refused(headstart("evaluate", "run"), "metrics.json")
+    assert headstart("run", "--resume", "--out", "run")[0] == 0
+    assert (folder / "metrics.json").read_bytes() == before
+    assert headstart("evaluate", "run")[0] == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"versions": None},
+        {"settings": []},
+        {"settings": None},
+        {"status": 3},
+        {"test_openings": ""},
+    ],
+    ids=lambda damage: "-".join(f"{name}-{value}" for name, value in damage.items()),
+)
+def test_a_record_that_is_not_whole_is_one_sentence(headstart, colour_folder, tmp_path, damage):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = {
+        "schema_version": 1, "status": "running", "versions": {}, "test_openings": 0,
+        "settings": {"data": str(colour_folder), "out": "run"},
+    }  # fmt: skip
+    kept = {name: value for name, value in {**record, **damage}.items() if value is not None}
+    (folder / "run.json").write_text(json.dumps(kept))
+    (name,) = damage
+    for words in (
+        ("run", "--resume", "--out", "run"),
+        ("run", "--from", "run/run.json", "--out", "other"),
+        ("run", "--data", colour_folder, "--resume", "--out", "run"),
+        ("evaluate", "run"),
+    ):
+        refused(headstart(*words), name)
+    assert [path.name for path in folder.iterdir()] == ["run.json"]
+    assert not (tmp_path / "other").exists()
+
+
+def refused(answer, word):
+    """Exit code 2 and one line on standard error that holds the word."""
+    code, out, err = answer
+    assert (code, out) == (2, "")
+    assert word in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
 
 
 def test_evaluate_refuses_unknown_classes(headstart, run, colour_folder):
@@ -239,6 +323,19 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(
     assert sentence in err
     assert "Traceback" not in err
     assert printed == ""
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_size_the_network_cannot_take_is_one_sentence(headstart, tmp_path):
+    few(tmp_path / "small", a=6, b=6)
+    code, out, err = headstart(
+        "run", "--data", "small", "--folds", 2, "--model", "InceptionV3", "--weights", "none",
+        "--image-size", 32, "--out", "run",
+    )  # fmt: skip
+    assert (code, out) == (2, "")
+    assert "InceptionV3 cannot take pictures of 32 px" in err
+    assert "Leave --image-size out" in err
+    assert "Traceback" not in err
     assert not (tmp_path / "run").exists()
 
 

@@ -95,6 +95,35 @@ def test_a_closed_pipe_is_no_error():
     assert done.stderr == ""
 
 
+def test_a_terminal_gets_no_command_from_a_files_name(tmp_path):
+    """A terminal runs what follows an escape; one that knows ASCII only must not stop us."""
+    import torch
+    from conftest import paint
+
+    from headstart.backbones import build_network, find_backbone
+    from headstart.bundle import FittedHead, save_bundle
+
+    network = build_network(find_backbone("mini"), weights="none", image_size=32)
+    head = FittedHead(
+        kind="logistic", penalty=1.0,
+        coef=torch.zeros(2, network.num_features), intercept=torch.zeros(2),
+    )  # fmt: skip
+    save_bundle(
+        tmp_path / "model", network=network, head=head, class_names=("süß", "herb"), about={}
+    )
+    paint(tmp_path / "a.png", (200, 50, 40), seed=0)
+    (tmp_path / "a.png").rename(tmp_path / "ü\x1b[31m.png")
+    for words in (["ü\x1b[31m.png"], [".", "--json"]):
+        done = subprocess.run(
+            [HEADSTART, "predict", "model", *words], cwd=tmp_path, capture_output=True,
+            timeout=120, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert b"31m.png" in done.stdout
+        assert b"\x1b" not in done.stdout + done.stderr
+        assert b"Traceback" not in done.stderr
+
+
 def test_a_full_disk_is_one_sentence_and_the_rest_stays_whole(many, tmp_path):
     """A real full file system, where this machine lets us mount one."""
     small = tmp_path / "small"

@@ -95,3 +95,24 @@ def test_what_was_finished_before_an_interruption_is_kept(colour_folder, extract
         extract_features(table, extractor, progress=Interrupting())
     features = extract_features(table, extractor, progress=Progress())
     assert features.computed == len(table) - 16
+
+
+@pytest.mark.parametrize("known", [[], ["zz.jpg"], ["a.dng"], ["a.dng", "zz.jpg"]])
+def test_one_content_under_two_endings_is_judged_by_each(tmp_path, extractor, known):
+    """A camera file is told by its name: what the store knows of its twin does not count."""
+    from PIL import Image
+
+    Image.new("RGB", (40, 40), (200, 50, 40)).save(tmp_path / "zz.jpg")
+    (tmp_path / "a.dng").write_bytes((tmp_path / "zz.jpg").read_bytes())
+
+    def passed(names):
+        source = ImageList([tmp_path / name for name in names], names)
+        return extract_features(source, extractor, progress=Progress())
+
+    if known:
+        passed(known)
+    for names in (["a.dng", "zz.jpg"], ["zz.jpg", "a.dng"]):
+        features = passed(names)
+        assert features.good.tolist() == [name == "zz.jpg" for name in names]
+        assert "camera RAW" in features.facts[names.index("a.dng")].problem
+        assert features.values[names.index("zz.jpg")].any()

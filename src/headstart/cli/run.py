@@ -119,9 +119,12 @@ def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
     """The plan for people."""
     counts = sorted(plan.class_counts.items(), key=lambda item: item[1])
     (smallest, fewest), (largest, most) = counts[0], counts[-1]
+    sizes = f"smallest '{smallest}' with {fewest:,}, largest '{largest}' with {most:,}"
+    if fewest == most:
+        sizes = f"{fewest:,} images each"
     return [
         ("Data", f"{plan.data}: {plan.num_images:,} images, {len(counts)} classes"),
-        ("Classes", f"smallest '{smallest}' with {fewest:,}, largest '{largest}' with {most:,}"),
+        ("Classes", sizes),
         ("Parts", f"{plan.num_train:,} to learn from, {plan.num_test:,} to test on "
                   f"({plan.test_origin})"),
         ("Backbone", plan.backbone),
@@ -129,7 +132,8 @@ def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
         ("Engine", plan.engine),
         ("Passes", f"{plan.num_passes:,} images once through the network; "
                    f"{plan.num_known:,} are in the store already"),
-        ("Fits", f"{plan.num_fits} heads on the features, in {plan.num_folds} folds"),
+        ("Fits", f"{plan.num_folds} folds x {plan.num_penalties} penalties at once, "
+                 "each fold's best, the final head"),
         ("Time", f"about {plan.seconds:.0f} s for the pass, at {plan.images_per_s:,.0f} images/s"),
         ("Disk", f"about {plan.disk_bytes / 1e6:.0f} MB for features and bundle"),
         ("Output", plan.out),

@@ -35,7 +35,7 @@ class RunPlan:
         num_test: images to test on.
         test_origin: where the test part comes from.
         num_folds: cross-validation folds.
-        num_fits: heads that will be fitted, all in batches.
+        num_penalties: candidates for the head's penalty, tried in every fold.
         num_known: images whose features are in the store already.
         num_passes: images that will go through the network, each once.
         images_per_s: speed of the network, from a few timed batches.
@@ -54,7 +54,7 @@ class RunPlan:
     num_test: int
     test_origin: str
     num_folds: int
-    num_fits: int
+    num_penalties: int
     num_known: int
     num_passes: int
     images_per_s: float
@@ -99,7 +99,7 @@ def plan_job(settings: RunSettings, *, resume: bool = False) -> RunPlan:
         num_test=len(split.test),
         test_origin=split.origin,
         num_folds=split.num_folds,
-        num_fits=split.num_folds * (NUM_PENALTIES + 1) + 1,
+        num_penalties=NUM_PENALTIES,
         num_known=num_known,
         num_passes=num_passes,
         images_per_s=round(speed, 1),
