@@ -180,12 +180,17 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         OutputError: another process owns it.
     """
-    with (folder / LOCK_NAME).open("a+") as file:
+    in_use = OutputError(
+        f"The folder '{folder}' is in use by another Headstart process. "
+        "Wait for it or choose another --out."
+    )
+    try:
+        file = (folder / LOCK_NAME).open("a+")
+    except FileNotFoundError as error:  # its owner was refused and took it away just now
+        raise in_use from error
+    with file:
         if not take_lock(file):
-            raise OutputError(
-                f"The folder '{folder}' is in use by another Headstart process. "
-                "Wait for it or choose another --out."
-            )
+            raise in_use
         yield
 
 

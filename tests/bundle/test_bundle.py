@@ -253,3 +253,23 @@ def test_sixteen_bits_only_where_nothing_is_lost():
     assert halved(torch.tensor([1 / 3])).dtype == torch.float32
     assert halved(torch.tensor([1e9])).dtype == torch.float32
     assert halved(torch.tensor([1, 2])).dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", ["preprocessing", "head", "backbone"])
+def test_parts_that_are_no_objects_are_refused_by_name(folder, name):
+    for value in ("x", 5, None, []):
+        rewrite(folder, **{name: value})
+        with pytest.raises(BundleError, match=name):
+            load_classifier(folder)
+
+
+def test_a_head_of_another_width_is_refused(tmp_path, network, head):
+    wide = FittedHead(
+        kind="logistic",
+        penalty=0.1,
+        coef=torch.zeros(3, network.num_features + 1),
+        intercept=torch.zeros(3),
+    )
+    save_bundle(tmp_path / "m", network=network, head=wide, class_names=CLASSES, about={})
+    with pytest.raises(BundleError, match="takes 385 features"):
+        load_classifier(tmp_path / "m")

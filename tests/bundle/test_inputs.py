@@ -81,6 +81,12 @@ def closed():
     return image
 
 
+def left_open_block():
+    with Image.open(io.BytesIO(encoded())) as image:
+        pass
+    return image
+
+
 @pytest.mark.parametrize(
     ("make", "told"),
     [
@@ -89,9 +95,10 @@ def closed():
         (closed, "closed"),
         (lambda: Image.new("RGB", (0, 0)), "empty"),
         (lambda: Image.new("L", (0, 7)), "empty"),
-        (lambda: Image.new("F", (0, 0)), "cannot be decoded"),
+        (lambda: Image.new("RGBA", (0, 0)), "empty"),
+        (left_open_block, "cannot be decoded"),
     ],
-    ids=["cut-png", "cut-jpeg", "closed", "no-pixels", "no-width", "no-floats"],
+    ids=["cut-png", "cut-jpeg", "closed", "no-pixels", "no-width", "no-alpha", "left-block"],
 )
 def test_one_bad_pil_image_leaves_the_others_answered(classifier, make, told):
     predictions = classifier.predict([PIXELS, make(), Image.fromarray(PIXELS)])

@@ -157,7 +157,7 @@ def interrupt(colour_folder, out, monkeypatch):
 def test_damaged_checkpoints_are_fitted_again(finished, colour_folder, tmp_path, monkeypatch):
     out = tmp_path / "other"
     interrupt(colour_folder, out, monkeypatch)
-    kept = out / "checkpoints" / "folds.safetensors"
+    kept = out / "checkpoints" / "folds.bin"
     raw = kept.read_bytes()
     for damaged in (b"x" * len(raw), raw[: len(raw) // 2], b""):
         kept.write_bytes(damaged)
@@ -369,3 +369,24 @@ def test_progress_tells_what_was_chosen(colour_folder, tmp_path):
     text = "\n".join(progress.notes)
     for word in ("36 images, 3 classes", "mini", "squash", "Engine", "to learn from in 3 folds"):
         assert word in text
+
+
+def test_damaged_checkpoints_are_fitted_again_to_the_same_figures(
+    colour_folder, tmp_path, monkeypatch
+):
+    whole = run_job(settings(colour_folder, tmp_path / "whole"))
+    interrupt(colour_folder, tmp_path / "run", monkeypatch)
+    kept = tmp_path / "run" / "checkpoints" / "folds.bin"
+    raw = bytearray(kept.read_bytes())
+    raw[-40:] = bytes(40)
+    kept.write_bytes(raw)
+    resumed = run_job(settings(colour_folder, tmp_path / "run"), resume=True)
+    assert figures(resumed.out) == figures(whole.out)
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"test": 3}', "no json"])
+def test_damaged_figures_are_written_again(finished, colour_folder, text):
+    before = figures(finished.out)
+    (finished.out / "metrics.json").write_text(text)
+    run_job(settings(colour_folder, finished.out), resume=True)
+    assert figures(finished.out) == before

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
 from headstart.bundle.format import FittedHead, read_bundle, read_preprocessing, read_spec
-from headstart.data import DecodingError, load_images, printable, to_rgb
+from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.heads import linear_probabilities
 from headstart.inference import FeatureExtractor, ImageList, ImageSource
@@ -57,6 +57,11 @@ class Classifier:
                 coef=contents.state["head.coef"],
                 intercept=contents.state["head.intercept"],
             )
+            if self.head.coef.shape[1] != network.num_features:
+                raise BundleError(
+                    f"The head of the bundle '{folder}' takes {self.head.coef.shape[1]} features, "
+                    f"its backbone gives {network.num_features}. Write it again from its run."
+                )
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
         except (KeyError, TypeError, AttributeError, UsageError) as error:
             if isinstance(error, BundleError):
@@ -161,7 +166,7 @@ def as_source(images: Picture | Iterable[Picture]) -> ImageSource:
         listed: list[Picture] = list(images) if images.ndim == 4 else [images]
     elif isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image):
         listed = [images]
-    elif isinstance(images, Iterable):
+    elif isinstance(images, Iterable) and not hasattr(images, "__array__"):
         listed = list(images)
     else:
         raise UsageError(f"`images` must be pictures, got {type(images).__name__}. {ACCEPTED}")
@@ -215,9 +220,11 @@ def in_memory(image: Picture) -> bytes | npt.NDArray[np.uint8] | OSError:
 
 def upright_pixels(image: Image.Image) -> npt.NDArray[np.uint8] | OSError:
     """(H, W, 3) pixels of a PIL image, by the functions that decode files."""
+    if 0 in image.size:
+        return OSError("the PIL image is empty")
     try:
         rgb, _ = to_rgb(ImageOps.exif_transpose(image))
-        pixels: npt.NDArray[np.uint8] = np.asarray(rgb)
-    except (DecodingError, OSError, ValueError, SyntaxError) as error:
-        return OSError(f"the PIL image cannot be decoded: {error}")
-    return pixels if pixels.size else OSError("the PIL image is empty")
+    except Exception as error:  # Pillow asserts, too, that a file is still open
+        return OSError(f"the PIL image cannot be decoded: {error or 'is its file closed?'}")
+    pixels: npt.NDArray[np.uint8] = np.asarray(rgb)
+    return pixels

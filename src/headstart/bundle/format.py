@@ -231,7 +231,10 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
     Raises:
         BundleError: the first thing that is missing, of a wrong kind or not known here.
     """
-    names, preprocessing = about.get("class_names"), about.get("preprocessing") or {}
+    for name in ("preprocessing", "head", "backbone"):
+        if not isinstance(about.get(name), dict):
+            raise BundleError(f"The bundle '{folder}' has no '{name}'. Write it again.")
+    names, preprocessing = about.get("class_names"), about["preprocessing"]
     coef, intercept = state.get("head.coef"), state.get("head.intercept")
     size, means = preprocessing.get("size"), (preprocessing.get("mean"), preprocessing.get("std"))
     count = len(names) if isinstance(names, list) else 0
@@ -239,7 +242,7 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
         "class_names": count > 1 and all(isinstance(n, str) for n in names or ())
         and len(set(names or ())) == count,
         "decoder_version": about.get("decoder_version") == DECODER_VERSION,
-        "head.kind": (about.get("head") or {}).get("kind") == "logistic",
+        "head.kind": about["head"].get("kind") == "logistic",
         "preprocessing.size": type(size) is int
         and SMALLEST_SIZE <= (size or 0) <= LARGEST_SIZE,
         "preprocessing.resize": preprocessing.get("resize") == "squash",
@@ -247,6 +250,10 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
         "preprocessing.mean and std": all(
             isinstance(m, list) and len(m) == 3 and all(isinstance(v, int | float) for v in m)
             for m in means
+        ) and 0 not in preprocessing["std"],
+        "weights": all(
+            bool(tensor.isfinite().all()) for name, tensor in state.items()
+            if name.startswith("backbone.") and tensor.is_floating_point()
         ),
         "head.coef and head.intercept": coef is not None and intercept is not None
         and coef.ndim == 2 and len(coef) == count and intercept.shape == (count,)

@@ -57,7 +57,7 @@ def own_figures(run: Path) -> dict[str, Any]:
         UsageError: it is no run, or not finished.
     """
     from headstart.errors import UsageError
-    from headstart.files import read_json
+    from headstart.runs.outputs import read_metrics
     from headstart.runs.record import read_run
 
     record = read_run(run)
@@ -65,11 +65,5 @@ def own_figures(run: Path) -> dict[str, Any]:
         raise UsageError(
             f"The run '{run}' is not finished. Go on with: headstart run --resume --out {run}"
         )
-    try:
-        figures: dict[str, Any] = read_json(run / "metrics.json")
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"The figures of '{run}' are missing or damaged (metrics.json). "
-            f"Write them again: headstart run --resume --out {run}"
-        ) from error
+    figures = read_metrics(run)
     return {name.replace("_", "-"): part for name, part in figures.items()}

@@ -25,9 +25,9 @@ from headstart.bundle import FittedHead, save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER
 from headstart.bundle.format import read_bundle
 from headstart.data import load_table
-from headstart.errors import BundleError, DataError, OutputError, UsageError
+from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
-from headstart.files import LOCK_NAME, locked, make_folder, read_json
+from headstart.files import LOCK_NAME, locked, make_folder
 from headstart.heads import (
     FIT_TOLERANCE,
     ChosenFit,
@@ -120,7 +120,7 @@ def run_job(
             run_file = RunFile.reopen(folder, settings)
             if is_finished(run_file):
                 progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
-                metrics = read_json(folder / outputs.METRICS_FILE)
+                metrics = outputs.read_metrics(folder)
                 return RunResult(out=folder, record=run_file.record, metrics=metrics)
             return Job(settings, folder, table, run_file, progress).run()
         try:
@@ -166,8 +166,8 @@ def is_finished(run_file: RunFile) -> bool:
         return False
     try:
         read_bundle(run_file.folder / MODEL_FOLDER)
-        read_json(run_file.folder / outputs.METRICS_FILE)
-    except (BundleError, OSError, ValueError):
+        outputs.read_metrics(run_file.folder)
+    except UsageError:  # a BundleError is one
         return False
     return True
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from headstart.files import write_csv, write_json, write_text, write_whole
+from headstart.errors import UsageError
+from headstart.files import read_json, write_csv, write_json, write_text, write_whole
 from headstart.heads import ChosenFit
 from headstart.metrics import METRICS, text_report
 from headstart.plots import confusion_matrix_figure, penalty_figure
@@ -144,6 +145,29 @@ def write_test_files(folder: Path, predictions: Predictions, metrics: dict[str, 
 def write_metrics(folder: Path, metrics: dict[str, Any]) -> None:
     """`metrics.json`: every figure with its interval."""
     write_json(folder / METRICS_FILE, metrics)
+
+
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """The figures that a run wrote.
+
+    Raises:
+        UsageError: they are missing or damaged.
+    """
+    try:
+        metrics = read_json(folder / METRICS_FILE)
+    except (OSError, ValueError):
+        metrics = None
+    whole = isinstance(metrics, dict) and all(
+        isinstance(metrics.get(part), dict) and isinstance(metrics[part].get("figures"), dict)
+        for part in ("cross_validation", "test")
+    )
+    if not whole:
+        raise UsageError(
+            f"The figures of '{folder}' are missing or damaged ({METRICS_FILE}). "
+            f"Write them again: headstart run --resume --out {folder}"
+        )
+    found: dict[str, Any] = metrics
+    return found
 
 
 def write_tensorboard(folder: Path, fit: ChosenFit, metrics: dict[str, Any]) -> None:

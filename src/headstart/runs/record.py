@@ -17,7 +17,7 @@ from headstart.backbones import Network
 from headstart.errors import ResumeError, UsageError
 from headstart.files import digest_bytes, read_json, write_json
 from headstart.records import ImageFacts, ImageTable
-from headstart.runs.settings import RunSettings, absolute_if_path
+from headstart.runs.settings import RunSettings
 from headstart.runtime import Execution, machine
 
 RUN_FILE = "run.json"
@@ -71,7 +71,7 @@ class RunFile:
             "status": "running",
             "begun": now(),
             "finished": None,
-            "settings": stored_settings(settings),
+            "settings": settings.stored(),
             "seed": settings.seed,
             "versions": versions(),
             "machine": machine(),
@@ -141,14 +141,6 @@ class RunFile:
                 f"The run '{self.folder}' began on {stored} and cannot go on with "
                 f"{execution.key}. Choose the same device and precision, or another --out."
             )
-
-
-def stored_settings(settings: RunSettings) -> dict[str, Any]:
-    """Settings as the record keeps them: paths absolute, so that the run can be repeated."""
-    kept = settings.as_dict()
-    for name in ("data", "test_data", "weights"):
-        kept[name] = absolute_if_path(kept[name])
-    return kept
 
 
 def read_run(folder: Path) -> dict[str, Any]:

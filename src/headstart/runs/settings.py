@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from headstart.heads import HEADS
 
 # Settings that name places or ways of working; a run may be resumed with others.
 NOT_COMPARED = ("out", "strict")
+# Settings that may be paths, and the names that win over a path of the same spelling.
+NAMES = {"data": DATASETS.names(), "test_data": [], "weights": list(WEIGHT_CHOICES)}
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -78,15 +81,19 @@ class RunSettings:
 
     def compared(self) -> dict[str, Any]:
         """The settings that must be the same when a run is resumed, paths made absolute."""
-        kept = {k: v for k, v in self.as_dict().items() if k not in NOT_COMPARED}
-        for name in ("data", "test_data", "weights"):
-            kept[name] = absolute_if_path(kept[name])
+        return {k: v for k, v in self.stored().items() if k not in NOT_COMPARED}
+
+    def stored(self) -> dict[str, Any]:
+        """The settings as records keep them, paths made absolute so that a run can be repeated."""
+        kept = self.as_dict()
+        for name, names in NAMES.items():
+            kept[name] = absolute_if_path(kept[name], names)
         return kept
 
 
-def absolute_if_path(value: str | None) -> str | None:
-    """The absolute form of an existing path, anything else as it is."""
-    if value is None or value in (*DATASETS.names(), *WEIGHT_CHOICES) or not Path(value).exists():
+def absolute_if_path(value: str | None, names: Sequence[str]) -> str | None:
+    """The absolute form of an existing path; one of `names`, or anything else, as it is."""
+    if value is None or value in names or not Path(value).exists():
         return value
     return os.path.abspath(value)
 
