@@ -2,7 +2,7 @@
 
     python -m headstart.recipes.pretrain_mini --data DIR --out DIR
 
-Expected: see `src/headstart/weights/mini.md` for the accuracy of the shipped weights and the time it took.
+Expected: accuracy and time stand in the model card, `src/headstart/weights/mini.md`.
 
 What it does. The pictures are decoded once and kept as bytes in memory (0.8 GB). Every batch is
 cropped, flipped, recoloured and resized by one affine sampling, so augmentation costs a few
