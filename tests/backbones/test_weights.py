@@ -60,7 +60,9 @@ def test_a_file_is_loaded_and_its_checksum_shown(tmp_path, resnet_state, suffix)
 def test_wrappers_of_training_scripts_are_taken_off(tmp_path, resnet_state):
     wrapped = {"state_dict": {f"module.{k}": v for k, v in resnet_state.items()}, "epoch": 3}
     torch.save(wrapped, tmp_path / "w.pth")
-    build_network(find_backbone("resnet10t"), weights=str(tmp_path / "w.pth"))
+    network = build_network(find_backbone("resnet10t"), weights=str(tmp_path / "w.pth"))
+    loaded = network.module.state_dict()
+    assert all(torch.equal(loaded[k], resnet_state[k]) for k in loaded)
 
 
 def test_the_folder_of_weights_is_searched_first(tmp_path, monkeypatch, resnet_state):

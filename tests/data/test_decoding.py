@@ -428,17 +428,17 @@ def test_mutated_bytes_decode_or_are_refused(seed, edits, length):
     data = bytearray(seed)
     for position, value in edits:
         data[position % len(data)] = value
-    decodes_or_refuses(bytes(data[: max(length, len(data) // 2)]))
+    check_decodes_or_refuses(bytes(data[: max(length, len(data) // 2)]))
 
 
 @settings(max_examples=100, deadline=None)
 @given(magic=st.sampled_from([seed[:12] for seed in SEEDS] + [b""]), rest=st.binary(max_size=200))
 @pytest.mark.filterwarnings("ignore")
 def test_random_bytes_decode_or_are_refused(magic, rest):
-    decodes_or_refuses(magic + rest)
+    check_decodes_or_refuses(magic + rest)
 
 
-def decodes_or_refuses(data):
+def check_decodes_or_refuses(data):
     try:
         image, facts = decode(data, "a.jpg", min_side=8)
     except DecodingError:
