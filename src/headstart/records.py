@@ -21,7 +21,9 @@ UNLABELLED = -1
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageTable:
-    """One row an image: where its bytes are, its label, its split, its group.
+    """One row an image: where its bytes are, its label, its split, its group, its box.
+
+    Exactly one of `files`, `pixels` and `blobs` holds the images.
 
     Attributes:
         name: what the data are called in titles and folder names.
@@ -30,8 +32,13 @@ class ImageTable:
         class_names: C labels sorted by Unicode code point after NFC: the class order.
         splits: N of 'train', 'val', 'test', or '' where the source does not say.
         groups: N group names (a patient, a video), or None where none are known.
-        files: N files that hold the encoded bytes, or None where `pixels` is given.
+        files: N files that hold the encoded bytes.
         pixels: (N, H, W) or (N, H, W, 3) uint8 for sources that hold plain pixels.
+        blobs: N encoded images in memory, for packs that hold many in one file.
+        sources: N names of where an image comes from (a hospital), or None.
+        boxes: (N, 4) float64, left, top, right and bottom as shares of the upright picture, any
+            margin included; a row of NaN takes the whole picture. None where there are no boxes.
+        notes: sentences about the data that a run prints.
     """
 
     name: str
@@ -42,15 +49,18 @@ class ImageTable:
     groups: tuple[str, ...] | None = None
     files: tuple[Path, ...] | None = None
     pixels: Bytes8 | None = None
+    blobs: tuple[bytes, ...] | None = None
+    sources: tuple[str, ...] | None = None
+    boxes: npt.NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check that every column has N rows."""
+        """Check that every column has N rows, and that one column holds the images."""
         count = len(self.paths)
-        columns: list[Sized | None] = [
-            *(self.labels, self.splits, self.groups, self.files, self.pixels)
-        ]
+        holders: list[Sized | None] = [self.files, self.pixels, self.blobs]
+        columns = [*holders, self.labels, self.splits, self.groups, self.sources, self.boxes]
         assert all(len(column) == count for column in columns if column is not None)
-        assert (self.files is None) != (self.pixels is None)
+        assert sum(holder is not None for holder in holders) == 1
 
     def __len__(self) -> int:
         """How many images."""
@@ -64,12 +74,21 @@ class ImageTable:
         """
         if self.files is not None:
             return self.files[row].read_bytes()
+        if self.blobs is not None:
+            return self.blobs[row]
         assert self.pixels is not None
         pixels: Bytes8 = self.pixels[row]
         return pixels
 
+    def box_of(self, row: int) -> tuple[float, float, float, float] | None:
+        """Left, top, right, bottom as shares of the upright picture; None takes all of it."""
+        if self.boxes is None or np.isnan(self.boxes[row]).any():
+            return None
+        left, top, right, bottom = self.boxes[row].tolist()
+        return left, top, right, bottom
+
     def take(self, rows: Sequence[int] | Integers) -> ImageTable:
-        """The table of these rows only, in this order; the class order stays."""
+        """The table of these rows only, in this order; class order and notes stay."""
         index = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
@@ -79,7 +98,15 @@ class ImageTable:
             groups=None if self.groups is None else tuple(self.groups[i] for i in index),
             files=None if self.files is None else tuple(self.files[i] for i in index),
             pixels=None if self.pixels is None else self.pixels[index],
+            blobs=None if self.blobs is None else tuple(self.blobs[i] for i in index),
+            sources=None if self.sources is None else tuple(self.sources[i] for i in index),
+            boxes=None if self.boxes is None else self.boxes[index],
         )
+
+    def labelled(self) -> ImageTable:
+        """The rows that have a label."""
+        has_label = self.labels != UNLABELLED
+        return self if has_label.all() else self.take(np.flatnonzero(has_label))
 
     def label_of(self, row: int) -> str:
         """The class name of one image, '' where it has none."""
@@ -98,7 +125,7 @@ class ImageFacts:
         height: pixels as stored, before any rotation; 0 where unreadable.
         format: 'JPEG', 'PNG', ..., 'pixels' for plain arrays, '' where unreadable.
         mode: colour mode as stored, in Pillow's words ('RGB', 'L', 'P', 'CMYK', 'I;16').
-        treatment: what was done to reach 8-bit RGB, '' where nothing ('rotated by EXIF 6').
+        treatment: what was done to it before resizing, '' where nothing ('rotated by EXIF 6').
         problem: one clause why it was left out, '' for a good image.
     """
 

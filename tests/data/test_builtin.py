@@ -37,6 +37,12 @@ def idx_folder(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    """No test asks the network; those of the downloads ask a server of their own."""
+    monkeypatch.setenv("HEADSTART_OFFLINE", "1")
+
+
 def refusal_of(name):
     with pytest.raises(DataError) as caught:
         load_table(name)
@@ -98,7 +104,7 @@ def test_data_not_at_hand(tmp_path, monkeypatch):
     monkeypatch.delenv("HEADSTART_DATA", raising=False)
     message = refusal_of("mnist")
     assert "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz" in message
-    assert "HEADSTART_DATA is not set" in message
+    assert "HEADSTART_DATA is not set, and HEADSTART_OFFLINE forbids to download them" in message
     monkeypatch.setenv("HEADSTART_DATA", str(tmp_path))
     message = refusal_of("mnist")
     assert f"must be in '{tmp_path / 'mnist'}'; HEADSTART_DATA is '{tmp_path}'" in message

@@ -209,14 +209,17 @@ def test_missing_folder_offers_close_names(pets, monkeypatch):
     assert refusal_of("pest").startswith("`--data pest` does not exist. Did you mean 'pets'?")
     assert "Did you mean 'digits'?" in refusal_of("digit")
     assert "Did you mean 'cat'?" in refusal_of("pets/cta")
-    assert "Built-in data sets: digits, mnist, fashion-mnist." in refusal_of("xyz")
+    assert (
+        "Built-in data sets: digits, mnist, fashion-mnist, cifar10, tiny-imagenet."
+        in refusal_of("xyz")
+    )
     message = refusal_of("pets", test_data="held")
     assert message == "`--test-data held` does not exist. Check the spelling."
 
 
 def test_file_instead_of_folder(pets):
     message = refusal_of(pets / "cat" / "1.png")
-    assert message.endswith("1.png` is a file. Name the folder that holds the images.")
+    assert "1.png` is a file. Name the folder that holds the images, or a manifest" in message
 
 
 def test_empty_folder(tmp_path, monkeypatch):

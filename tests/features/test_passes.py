@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from networks import on_cpu, tiny_network
 
-from headstart.data import load_table
+from headstart.data import digest_of, load_table
 from headstart.features import extract_features
+from headstart.features.passes import store_keys
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
 
@@ -116,3 +119,48 @@ def test_one_content_under_two_endings_is_judged_by_each(tmp_path, extractor, kn
         assert features.good.tolist() == [name == "zz.jpg" for name in names]
         assert "camera RAW" in features.facts[names.index("a.dng")].problem
         assert features.values[names.index("zz.jpg")].any()
+
+
+@pytest.fixture
+def boxed(colour_folder):
+    """One picture three times: whole, its left half, its right half; and its real halves."""
+    from PIL import Image
+
+    file = colour_folder / "red" / "00.png"
+    picture = Image.open(file)
+    middle = picture.width // 2
+    halves = {
+        "left": picture.crop((0, 0, middle, picture.height)),
+        "right": picture.crop((middle, 0, picture.width, picture.height)),
+    }
+    lines = ["path,label,rel_x1,rel_y1,rel_x2,rel_y2", "red/00.png,a,,,,"]
+    lines += ["red/00.png,b,0,0,0.5,1", "red/00.png,b,0.5,0,1,1"]
+    manifest = colour_folder / "m.csv"
+    manifest.write_text("\n".join(lines))
+    return load_table(manifest), [np.asarray(picture), *map(np.asarray, halves.values())]
+
+
+def test_a_box_is_the_same_as_a_cropped_file(boxed, extractor):
+    table, pictures = boxed
+    expected = extract_features(
+        ImageList(pictures, ["a", "b", "c"]), extractor, progress=Progress()
+    )
+    found = extract_features(table, extractor, progress=Progress())
+    assert found.computed == 3
+    assert np.array_equal(found.values, expected.values)
+    assert "cropped to box (0.500, 0.000, 1.000, 1.000)" in found.facts[2].treatment
+    assert "cropped" not in found.facts[0].treatment
+
+
+def test_one_file_with_two_boxes_has_two_keys(boxed, extractor):
+    table, _ = boxed
+    keys = store_keys(table, range(3))
+    assert len(set(keys.values())) == 3
+    assert keys[0] == digest_of(table.read(0)) + ".png"
+    assert all(key.startswith(keys[0]) for key in keys.values())
+    first = extract_features(table, extractor, progress=Progress())
+    again = extract_features(table.take([2, 1, 0]), extractor, progress=Progress())
+    assert again.computed == 0
+    assert np.array_equal(again.values, first.values[::-1])
+    shifted = replace(table, boxes=np.nextafter(table.boxes, 1))
+    assert extract_features(shifted, extractor, progress=Progress()).computed == 2

@@ -1,15 +1,15 @@
-"""Data sets known by name: `digits` always at hand, the two MNISTs from idx files.
+"""Data sets known by name: `digits` always at hand, the others from `$HEADSTART_DATA/NAME/`.
 
-The idx files lie as published, packed or not, in `$HEADSTART_DATA/NAME/`. Their format: four
-bytes of magic (0, 0, 8 for unsigned bytes, number of axes), each axis as a big-endian 32-bit
-integer, then the values.
+The two MNISTs are idx files as published, packed or not: four bytes of magic (0, 0, 8 for unsigned
+bytes, number of axes), each axis as a big-endian 32-bit integer, then the values. CIFAR-10 and
+Tiny-ImageNet are packs (`headstart.data.packed`); CIFAR-10 may be the published archive as well.
+What is missing is downloaded where that is possible (`headstart.data.packed.downloads`).
 """
 
 from __future__ import annotations
 
 import gzip
 import math
-import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -20,6 +20,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from headstart.data.packed.cifar import load_cifar10
+from headstart.data.packed.downloads import fetch_files, find_file
+from headstart.data.tables import load_known_packs
 from headstart.errors import DataError
 from headstart.records import ImageTable
 from headstart.registry import Registry
@@ -112,25 +115,12 @@ def load_idx(name: str, published_names: Sequence[str]) -> ImageTable:
 
 
 def _find_idx_files(name: str) -> dict[str, Path]:
-    """Each published file name to the file there is, packed or not."""
+    """Each published file name to the file there is, packed or not, downloaded where missing."""
     wanted = [file for pair in _IDX_NAMES.values() for file in pair]
-    root = os.environ.get("HEADSTART_DATA", "")
-    folder = Path(root).expanduser() / name
-    found: dict[str, Path] = {}
-    for file in wanted if root else ():
-        candidates = (folder / file, folder / f"{file}.gz")
-        path = next((path for path in candidates if path.is_file()), None)
-        if path is not None:
-            found[file] = path
-    missing = [f"{file}.gz" for file in wanted if file not in found]
-    if missing:
-        where = f"'{folder}'" if root else f"the folder '{name}' of HEADSTART_DATA"
-        state = f"HEADSTART_DATA is '{root}'" if root else "HEADSTART_DATA is not set"
-        raise DataError(
-            f"The data set '{name}' is not at hand: {', '.join(missing)} must be in {where}; "
-            f"{state}. Put the files there, or point HEADSTART_DATA to the folder above '{name}'."
-        )
-    return found
+    missing = [f"{file}.gz" for file in wanted if find_file(name, file, f"{file}.gz") is None]
+    fetch_files(name, missing)
+    found = {file: find_file(name, file, f"{file}.gz") for file in wanted}
+    return {file: path for file, path in found.items() if path is not None}
 
 
 def _read_idx(path: Path, *, num_axes: int) -> npt.NDArray[np.uint8]:
@@ -184,3 +174,21 @@ for _name, _summary, _licence, _classes in (
             load=partial(load_idx, _name, _classes),
         )
     )
+DATASETS.register(
+    DatasetSpec(
+        name="cifar10",
+        summary="60,000 photos of animals and vehicles, 32x32",
+        licence="not stated by its authors",
+        files=("train.parquet", "test.parquet"),
+        load=load_cifar10,
+    )
+)
+DATASETS.register(
+    DatasetSpec(
+        name="tiny-imagenet",
+        summary="photos of 200 classes of ImageNet, 64x64",
+        licence="ImageNet terms: non-commercial research",
+        files=("train.parquet", "val.parquet", "classes.json"),
+        load=partial(load_known_packs, "tiny-imagenet", ("train.parquet", "val.parquet")),
+    )
+)

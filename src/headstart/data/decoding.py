@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import hashlib
 from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +25,7 @@ from headstart.data.formats import FACTORIES, WEAK_FORMATS, format_of, misnamed,
 from headstart.errors import UsageError
 from headstart.records import ImageFacts
 
-__all__ = ["DECODER_VERSION", "MAX_PIXELS", "DecodingError", "decode", "digest_of"]
+__all__ = ["DECODER_VERSION", "MAX_PIXELS", "DecodingError", "decode", "digest_of", "upright_size"]
 
 DECODER_VERSION = 1
 """Part of every cache key: raised whenever the same bytes give other pixels."""
@@ -31,6 +33,7 @@ DECODER_VERSION = 1
 MAX_PIXELS = 180_000_000
 """A larger image is refused from its header; 180 megapixels are 540 MB as RGB."""
 
+_HEADER_BYTES = 4096  # enough to tell every format
 _DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _UPRIGHT = {
@@ -42,6 +45,8 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+
+_SIDEWAYS = frozenset({5, 6, 7, 8})  # width and height change places; Pillow does it for TIFF
 
 
 def decode(
@@ -100,6 +105,27 @@ def decode(
     return upright, facts
 
 
+def upright_size(source: bytes | Path) -> tuple[int, int]:
+    """Width and height of the picture that `decode` would give, read from the header alone.
+
+    Raises:
+        DecodingError: no image of an allowed format, as far as its header tells.
+        OSError: the file cannot be read.
+    """
+    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as stream:
+        beginning = stream.read(_HEADER_BYTES)
+        problem = refusal(beginning, source.name if isinstance(source, Path) else "")
+        if problem:
+            raise DecodingError(problem)
+        stream.seek(0)
+        image = _open_stream(stream, format_of(beginning))
+        try:
+            turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+        except OSError as error:
+            raise DecodingError(_damage(image.format or "", error)) from error
+        return image.size[::-1] if turned else image.size
+
+
 def digest_of(source: bytes | npt.NDArray[np.uint8]) -> str:
     """BLAKE2b of the encoded bytes, or of shape, type and pixels; 32 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=16)
@@ -135,9 +161,12 @@ def _from_pixels(pixels: npt.NDArray[np.uint8], path: str) -> tuple[Image.Image,
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Read the header only."""
-    name = format_of(data)
+    return _open_stream(BytesIO(data), format_of(data))
+
+
+def _open_stream(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     try:
-        return FACTORIES[name](BytesIO(data), "")
+        return FACTORIES[name](stream, "")
     except Image.DecompressionBombError as error:
         raise DecodingError(f"too large: the limit is {MAX_PIXELS:,} pixels") from error
     except Exception as error:  # damaged bytes break the parsers in every way there is

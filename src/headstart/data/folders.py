@@ -13,10 +13,10 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.data.formats import IMAGE_SUFFIXES
+from headstart.data.found import FoundImage
 from headstart.errors import DataError
 
 SPLIT_OF_FOLDER = {
@@ -26,25 +26,10 @@ SPLIT_OF_FOLDER = {
 }
 _LEFTOVERS = frozenset({"__macosx", "thumbs.db", "desktop.ini"})
 
+_JOINERS = "\u200c\u200d"
+
 # Device and inode of a folder and of those above it: a link back to one of them is a loop.
 _Ancestors = frozenset[tuple[int, int]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoundImage:
-    """One image file that was found.
-
-    Attributes:
-        path: its printable name, relative to the folder that was asked for.
-        file: where its bytes are.
-        label: its class after NFC, '' where unknown.
-        split: 'train', 'val', 'test', or ''.
-    """
-
-    path: str
-    file: Path
-    label: str = ""
-    split: str = ""
 
 
 def printable(name: str) -> str:
@@ -53,12 +38,17 @@ def printable(name: str) -> str:
     A control character in a name could end a line of a report or steer a terminal.
     """
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() or c == " " else ascii(c)[1:-1] for c in text)
+    return "".join(c if _is_shown(c) else ascii(c)[1:-1] for c in text)
 
 
-def class_name(folder: str) -> str:
-    """The class that a folder's name stands for: printable, after NFC."""
-    return unicodedata.normalize("NFC", printable(folder))
+def _is_shown(c: str) -> bool:
+    """Letters, signs and spaces of any script; the joiners shape Persian, Hindi and emoji."""
+    return c.isprintable() or c in _JOINERS or unicodedata.category(c) == "Zs"
+
+
+def class_name(text: str) -> str:
+    """The class that a folder's name or a label stands for: printable, after NFC."""
+    return unicodedata.normalize("NFC", printable(text))
 
 
 def find_images(directory: Path) -> list[tuple[str, Path]]:

@@ -9,8 +9,8 @@ than through `Image.open`, whose size check warns through a filter that threads 
 from __future__ import annotations
 
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import PurePosixPath
+from typing import BinaryIO
 
 from PIL import (
     BmpImagePlugin,
@@ -25,13 +25,13 @@ from PIL import (
 )
 
 
-def _open_avif(stream: BytesIO, _name: str) -> ImageFile.ImageFile:
+def _open_avif(stream: BinaryIO, _name: str) -> ImageFile.ImageFile:
     from PIL import AvifImagePlugin
 
     return AvifImagePlugin.AvifImageFile(stream)
 
 
-FACTORIES: dict[str, Callable[[BytesIO, str], ImageFile.ImageFile]] = {
+FACTORIES: dict[str, Callable[[BinaryIO, str], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.jpeg_factory,
     "PNG": PngImagePlugin.PngImageFile,
     "WEBP": WebPImagePlugin.WebPImageFile,

@@ -1,21 +1,21 @@
 """From what the user typed to an `ImageTable`.
 
 A plain word that names a built-in data set means the data set, even where a folder of that name
-stands beside it: write './digits' (or pass a `Path`) for the folder. Everything else is a folder.
+stands beside it: write './digits' (or pass a `Path`) for the folder. A file is a manifest
+(`headstart.data.listed`) or a pack (`headstart.data.packed`). A folder is, in this order: Stanford
+Cars as published, a Hugging Face image folder, a folder of packs, class folders.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
+from headstart.data.boxes import check_margin
 from headstart.data.builtin import DATASETS
 from headstart.data.folders import (
-    FoundImage,
     class_name,
     close_names,
     find_images,
@@ -24,38 +24,72 @@ from headstart.data.folders import (
     printable,
     subfolders,
 )
+from headstart.data.found import Collection, FoundImage
+from headstart.data.labels import class_notes
+from headstart.data.listed.cars import holds_cars, read_cars
+from headstart.data.listed.columns import parse_columns
+from headstart.data.listed.manifests import read_manifest
+from headstart.data.listed.metadata import read_image_folder, with_metadata
+from headstart.data.listed.sheets import SHEET_SUFFIXES
+from headstart.data.packed.packs import is_pack, packs_of, read_packs
+from headstart.data.tables import assemble_table, grouped_table, learnable_table, with_groups
 from headstart.errors import DataError
-from headstart.records import UNLABELLED, ImageTable
+from headstart.records import ImageTable
+
+_KINDS = frozenset({"metadata", "manifest", "labels", "annotations", "images", "data"})
 
 
-def load_table(data: str | Path, *, test_data: str | Path | None = None) -> ImageTable:
-    """The labelled images of a folder or of a built-in data set.
+def load_table(
+    data: str | Path,
+    *,
+    test_data: str | Path | None = None,
+    group_by: str | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    crop_margin: float = 0.0,
+) -> ImageTable:
+    """The labelled images of a folder, a manifest, a pack or a built-in data set.
 
     Args:
-        data: a folder of class folders, or of `train/` beside `test/` or `val/`, each with class
-            folders; or the name of a built-in data set. A `Path` always means a folder.
-        test_data: a folder of class folders that becomes the split 'test'.
+        data: a folder, a manifest or pack (.csv, .tsv, .jsonl, .parquet), or the name of a
+            built-in data set. A `Path` always means a file or folder.
+        test_data: another folder or manifest, which becomes the split 'test'.
+        group_by: a column, or a regular expression on the path, that tells which images must stay
+            together; see `headstart.data.listed.grouping`.
+        columns: which column means what, as in 'label=finding,path=file'; see
+            `headstart.data.listed.columns`.
+        crop_margin: added around each box, a share of the box's width and height.
 
     Returns:
         The table in the order train, val, test, sorted by path within. Splits are '' where
-        nothing says them; with `test_data` all other images without a split are 'train'.
+        nothing says them; with `test_data` all other images without a split are 'train'. Rows of
+        a manifest without a label are there, `UNLABELLED`. What is odd stands in `notes`.
 
     Raises:
         DataError: the data are not there, or cannot be learnt from.
+        UsageError: `group_by`, `columns` or `crop_margin` cannot be.
     """
+    check_margin(crop_margin)
+    wanted = parse_columns(columns)
     builtin = _is_builtin(data)
     if builtin and test_data is not None:
         raise DataError(
             f"`--test-data` must go with a folder, got '{test_data}' beside the built-in data set "
             f"'{data}'. Leave it out, or write './{data}' if you mean a folder."
         )
+    if builtin and wanted:
+        raise DataError(f"`columns` must go with a manifest; '{data}' has none. Leave it out.")
     if builtin:
-        return DATASETS.get(str(data)).load()
+        return grouped_table(DATASETS.get(str(data)).load(), group_by)
     subject = f"`--data {printable(str(data))}`"
-    directory = _existing_folder(data, subject, offer=DATASETS.names())
-    if test_data is None:
-        return _table(directory, find_labelled(directory, subject), subject)
-    return _table(directory, _with_test(directory, subject, test_data), subject)
+    place = _existing(data, subject, offer=DATASETS.names())
+    collection = _collect(
+        place, subject, wanted, skip=None if test_data is None else Path(test_data)
+    )
+    if test_data is not None:
+        collection = _with_test(place, collection, subject, test_data, wanted)
+    return learnable_table(
+        _name_of(place), collection, subject, group_by=group_by, crop_margin=crop_margin
+    )
 
 
 def load_images(paths: Sequence[str | Path]) -> ImageTable:
@@ -82,33 +116,107 @@ def load_images(paths: Sequence[str | Path]) -> ImageTable:
         raise DataError(f"No images to predict: got {shown}. Name image files, or a folder.")
     single = Path(paths[0])
     name = _name_of(single) if len(paths) == 1 and single.is_dir() else "images"
-    return _assemble(name, list(images.values()), ())
+    return assemble_table(name, list(images.values()), (), in_order=True)
 
 
-def load_unlabelled_or_labelled(directory: str | Path, class_names: Sequence[str]) -> ImageTable:
-    """The images of a folder, with labels where its subfolders are known classes.
+def load_unlabelled_or_labelled(
+    data: str | Path,
+    class_names: Sequence[str],
+    *,
+    group_by: str | None = None,
+    columns: str | Mapping[str, str] | None = None,
+    crop_margin: float = 0.0,
+) -> ImageTable:
+    """Images to predict or to measure a finished model on, with labels where they are known.
 
     Args:
-        directory: a folder of images, at any depth.
+        data: a folder of images, at any depth; or a manifest or pack, of which the rows of the
+            test split are taken where it has one, else those of val, else all.
         class_names: the classes of a bundle, in its order, which becomes the table's.
+        group_by: as in `load_table`, for a manifest or pack.
+        columns: as in `load_table`, for a manifest or pack.
+        crop_margin: as in `load_table`, for a manifest.
 
     Returns:
         Where every subfolder is named (after NFC) like a class, the labels by that name, and
-        `UNLABELLED` for loose images; otherwise the images unlabelled and without class names.
+        `UNLABELLED` for loose images; otherwise the images unlabelled and without class names. A
+        manifest's labels are taken where the model knows every one of them.
 
     Raises:
         DataError: the folder is not there, or holds no image.
     """
-    subject = f"'{printable(str(directory))}'"
-    root = _existing_folder(directory, subject, offer=[])
+    subject = f"'{printable(str(data))}'"
+    root = _existing(data, subject, offer=[])
+    if root.is_file():
+        check_margin(crop_margin)
+        collection = _collect_listed(root, subject, parse_columns(columns))
+        found, notes = with_groups(collection, subject, group_by)
+        table = _measured_table(_name_of(root), found, class_names, crop_margin)
+        return replace(table, notes=(*collection.notes, *notes))
     images = [FoundImage(path=name, file=file) for name, file in find_images(root)]
     if not images:
         raise DataError(f"{subject} holds no images. Name a folder with image files.")
     folders = [folder.name for folder in subfolders(root)]
     if not folders or not {class_name(folder) for folder in folders} <= set(class_names):
-        return _assemble(_name_of(root), images, ())
+        return assemble_table(_name_of(root), images, (), in_order=True)
     labelled = [replace(image, label=_top_folder(image, root)) for image in images]
-    return _assemble(_name_of(root), labelled, tuple(class_names))
+    return assemble_table(_name_of(root), labelled, tuple(class_names), in_order=True)
+
+
+def _collect_listed(file: Path, subject: str, wanted: dict[str, str]) -> Collection:
+    """A manifest or pack; its labels may be missing."""
+    if is_parquet_pack(file):
+        return read_packs([file], subject, wanted)
+    return read_manifest(file, subject, wanted, needed=("path",))
+
+
+def _measured_table(
+    name: str, images: list[FoundImage], class_names: Sequence[str], crop_margin: float
+) -> ImageTable:
+    """The test part, else the val part, else everything, with labels where all are known."""
+    for split in ("test", "val"):
+        part = [image for image in images if image.split == split]
+        if part:
+            images = part
+            break
+    known = {image.label for image in images if image.label} <= set(class_names)
+    return assemble_table(
+        name, images, tuple(class_names) if known else (), crop_margin=crop_margin
+    )
+
+
+def is_parquet_pack(file: Path) -> bool:
+    """Whether a file is a pack: Parquet with images inside."""
+    return file.suffix.lower() == ".parquet" and is_pack(file)
+
+
+def _collect(
+    place: Path, subject: str, wanted: dict[str, str], *, skip: Path | None = None
+) -> Collection:
+    """Everything that a file or folder holds, by what it is."""
+    if place.is_file():
+        if is_parquet_pack(place):
+            return read_packs([place], subject, wanted)
+        return read_manifest(place, subject, wanted)
+    if holds_cars(place):
+        return read_cars(place, subject)
+    inside = skip if skip is not None and skip.exists() else None
+    listed = read_image_folder(place, subject, wanted, skip=inside)
+    if listed is not None:
+        return listed
+    packs = packs_of(place)
+    if packs and not find_images(place):
+        return read_packs(packs, subject, wanted)
+    return _labelled(place, find_labelled(place, subject, skip=skip), subject, wanted)
+
+
+def _labelled(
+    directory: Path, images: list[FoundImage], subject: str, wanted: dict[str, str]
+) -> Collection:
+    """Class folders with their metadata file and what is odd about their names."""
+    collection = with_metadata(directory, images, subject, wanted)
+    notes = (*class_notes(image.label for image in images), *collection.notes)
+    return replace(collection, notes=notes)
 
 
 def _is_builtin(data: str | Path) -> bool:
@@ -116,13 +224,18 @@ def _is_builtin(data: str | Path) -> bool:
     return isinstance(data, str) and not separators & set(data) and data in DATASETS
 
 
-def _existing_folder(data: str | Path, subject: str, offer: list[str]) -> Path:
-    directory = Path(data).expanduser()
-    if directory.is_dir():
-        return directory
-    if directory.exists():
-        raise DataError(f"{subject} is a file. Name the folder that holds the images.")
-    raise DataError(_missing(directory, subject, offer))
+def _existing(data: str | Path, subject: str, offer: list[str]) -> Path:
+    """The folder, manifest or pack that was named."""
+    place = Path(data).expanduser()
+    if place.is_dir() or (place.is_file() and place.suffix.lower() in SHEET_SUFFIXES):
+        return place
+    if place.exists():
+        endings = ", ".join(sorted(SHEET_SUFFIXES))
+        raise DataError(
+            f"{subject} is a file. Name the folder that holds the images, or a manifest "
+            f"({endings})."
+        )
+    raise DataError(_missing(place, subject, offer))
 
 
 def _missing(path: Path, subject: str, offer: list[str]) -> str:
@@ -136,72 +249,47 @@ def _missing(path: Path, subject: str, offer: list[str]) -> str:
     return f"{subject} does not exist. {hint}Check the spelling.{builtins}"
 
 
-def _with_test(directory: Path, subject: str, test_data: str | Path) -> list[FoundImage]:
+def _with_test(
+    place: Path,
+    collection: Collection,
+    subject: str,
+    test_data: str | Path,
+    wanted: dict[str, str],
+) -> Collection:
+    """The collection with the images of `--test-data` as its split 'test'."""
     test_subject = f"`--test-data {printable(str(test_data))}`"
-    test_directory = _existing_folder(test_data, test_subject, offer=[])
-    if test_directory.resolve() == directory.resolve():
+    test_place = _existing(test_data, test_subject, offer=[])
+    if test_place.resolve() == place.resolve():
         raise DataError(f"{test_subject} is the folder of `--data` itself. Name another one.")
-    images = find_labelled(directory, subject, skip=test_directory)
-    if any(image.split == "test" for image in images):
+    if any(image.split == "test" for image in collection.images):
         raise DataError(
-            f"{subject} holds a folder 'test' already, so {test_subject} would be a second test "
+            f"{subject} holds a test split already, so {test_subject} would be a second test "
             "set. Leave `--test-data` out, or name the folder 'train' as `--data`."
         )
     prefix = "test"
-    if test_directory.resolve().is_relative_to(directory.resolve()):
-        prefix = test_directory.resolve().relative_to(directory.resolve()).as_posix()
-    train = [replace(image, split=image.split or "train") for image in images]
-    test = [
-        replace(image, path=f"{printable(prefix)}/{image.path}", split="test")
-        for image in find_test(test_directory, test_subject)
-    ]
-    return train + test
-
-
-def _table(directory: Path, images: list[FoundImage], subject: str) -> ImageTable:
-    """Labelled images as a table, after the check that training lacks no class."""
-    class_names = tuple(sorted({image.label for image in images}))
-    learnt = {image.label for image in images if image.split not in ("val", "test")}
-    strangers = [image for image in images if image.label not in learnt]
-    if strangers:
-        label, split = strangers[0].label, strangers[0].split
-        raise DataError(
-            f"The {split} split of {subject} holds the class '{label}', which the training images "
-            f"lack. {close_names(label, sorted(learnt))}Add training images of it, or remove it "
-            f"from the {split} split."
-        )
-    return _assemble(_name_of(directory), images, class_names)
-
-
-def _assemble(name: str, images: list[FoundImage], class_names: tuple[str, ...]) -> ImageTable:
-    index = {class_label: position for position, class_label in enumerate(class_names)}
-    labels = [index.get(image.label, UNLABELLED) for image in images]
-    return ImageTable(
-        name=name,
-        paths=_unique([image.path for image in images]),
-        labels=np.array(labels, dtype=np.int64),
-        class_names=class_names,
-        splits=tuple(image.split for image in images),
-        files=tuple(image.file for image in images),
+    if test_place.is_dir() and test_place.resolve().is_relative_to(place.resolve()):
+        prefix = printable(test_place.resolve().relative_to(place.resolve()).as_posix())
+    held = _collect_test(test_place, test_subject, wanted)
+    train = [replace(image, split=image.split or "train") for image in collection.images]
+    test = [replace(image, path=f"{prefix}/{image.path}", split="test") for image in held.images]
+    return replace(
+        collection,
+        images=train + test,
+        columns=tuple(dict.fromkeys((*collection.columns, *held.columns))),
+        notes=tuple(dict.fromkeys((*collection.notes, *held.notes))),
+        grouped_by=collection.grouped_by or held.grouped_by,
     )
 
 
-def _unique(paths: list[str]) -> tuple[str, ...]:
-    """Names as they are; one that came out like an earlier one gets '~2', '~3', ... behind."""
-    taken = set(paths)
-    seen: set[str] = set()
-    unique = []
-    for path in paths:
-        name, count = path, 1
-        while name in seen or (count > 1 and name in taken):
-            count += 1
-            name = f"{path}~{count}"
-        seen.add(name)
-        unique.append(name)
-    return tuple(unique)
+def _collect_test(place: Path, subject: str, wanted: dict[str, str]) -> Collection:
+    """A test set of its own; of class folders one alone is enough."""
+    if place.is_file() or read_image_folder(place, subject, wanted) or packs_of(place):
+        return _collect(place, subject, wanted)
+    return with_metadata(place, find_test(place, subject), subject, {})
 
 
 def _top_folder(image: FoundImage, root: Path) -> str:
+    assert image.file is not None
     parts = image.file.relative_to(root).parts
     return class_name(parts[0]) if len(parts) > 1 else ""
 
@@ -212,4 +300,8 @@ def _joined(folder: Path, name: str) -> str:
 
 
 def _name_of(directory: Path) -> str:
-    return printable(directory.resolve().name) or "images"
+    """The folder's name, or the manifest's; one with a name of its kind is called as its folder."""
+    place = directory.resolve()
+    if place.is_file() and place.stem.casefold() not in _KINDS:
+        return printable(place.stem)
+    return printable((place.parent if place.is_file() else place).name) or "images"

@@ -34,10 +34,11 @@ def identity(extractor: FeatureExtractor) -> str:
 
 
 def store_keys(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
-    """The key of each row: digest of its bytes and the ending of its name.
+    """The key of each row: digest of its bytes, the ending of its name, and its box if it has one.
 
     The ending belongs to it because decoding looks at it: camera files are told by it, and a wrong
-    one is noted. A row that cannot be read has no key.
+    one is noted. The box stands there bit by bit: one file with two boxes is two pictures. A row
+    that cannot be read has no key.
     """
     found = {}
     for row in rows:
@@ -45,7 +46,9 @@ def store_keys(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
             digest = digest_of(source.read(row))
         except OSError:
             continue
-        found[row] = digest + PurePath(source.paths[row]).suffix.casefold()
+        box = source.box_of(row)
+        region = "" if box is None else "@" + ",".join(share.hex() for share in box)
+        found[row] = digest + PurePath(source.paths[row]).suffix.casefold() + region
     return found
 
 

@@ -12,6 +12,7 @@ import copy
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,6 +22,7 @@ import torch
 from torch import nn
 
 from headstart.backbones import Network
+from headstart.data.boxes import Box, crop_to_box, named_box
 from headstart.data.decoding import DecodingError, decode
 from headstart.errors import HeadstartError
 from headstart.inference.preprocessing import normalise, resize_pixels
@@ -44,6 +46,9 @@ class ImageSource(Protocol):
 
     def read(self, row: int) -> bytes | Bytes8:
         """Encoded bytes or plain pixels of one image."""
+
+    def box_of(self, row: int) -> Box | None:
+        """The part of the upright picture to look at, as shares; None takes all of it."""
 
 
 class ImageList:
@@ -70,6 +75,10 @@ class ImageList:
         if isinstance(image, OSError):
             raise image
         return image.read_bytes() if isinstance(image, Path) else image
+
+    def box_of(self, _row: int) -> Box | None:
+        """None: the whole picture."""
+        return None
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
@@ -116,11 +125,18 @@ class FeatureExtractor:
         return half
 
     def prepare(self, source: ImageSource, row: int) -> Prepared:
-        """Decode and resize one image; None for the pixels of one that cannot be."""
+        """Decode, crop to its box and resize one image; None for the pixels where it cannot be."""
         path = source.paths[row]
         preprocessing = self.network.preprocessing
         try:
             image, facts = decode(source.read(row), path)
+            box = source.box_of(row)
+            if box is not None:
+                image = crop_to_box(image, box)
+                treatment = "; ".join(
+                    filter(None, [facts.treatment, f"cropped to {named_box(box)}"])
+                )
+                facts = replace(facts, treatment=treatment)
             return facts, resize_pixels(image, preprocessing)
         except DecodingError as error:
             return ImageFacts(path=path, problem=str(error)), None

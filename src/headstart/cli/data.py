@@ -1,0 +1,60 @@
+"""`headstart data`: look at the data before anything is learnt from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+NAME = "data"
+SUMMARY = "Look at the data before anything is learnt from them."
+EXAMPLE = "Example: headstart data preview flowers/ --model ResNet50 --out preview.png"
+
+Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
+Number = Optional[int]  # noqa: UP045
+
+
+def preview(
+    data: str = typer.Argument(help="Folder, manifest, pack or built-in name."),
+    model: str = typer.Option("mini", help="Backbone whose preprocessing is shown."),
+    image_size: Number = typer.Option(None, help="Input size in px.  [default: the network's own]"),
+    image: Text = typer.Option(None, help="Path of the one image to show."),
+    num: int = typer.Option(6, help="Images to show otherwise, one of each class in turn."),
+    seed: int = typer.Option(0, help="Of their choice."),
+    test_data: Text = typer.Option(None, help="Folder or manifest of test images."),
+    group_by: Text = typer.Option(None, help="Column, or regular expression on the path."),
+    columns: Text = typer.Option(
+        None, help="Columns of a manifest: label=finding,group=patient_id,path=file"
+    ),
+    crop_margin: float = typer.Option(0.0, help="Added around each box, a share of its sides."),
+    out: Path = typer.Option(Path("preview.png"), help="The PNG to write."),
+    json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
+) -> None:
+    """Draw some images beside what the network sees of them, and say how they are prepared."""
+    from headstart import api
+    from headstart.cli.printing import print_json
+
+    result = api.preview(
+        data,
+        out=out,
+        model=model,
+        image_size=image_size,
+        image=image,
+        num=num,
+        seed=seed,
+        test_data=test_data,
+        group_by=group_by,
+        columns=columns,
+        crop_margin=crop_margin,
+    )
+    if json:
+        print_json(result)
+        return
+    print(f"Pictures   {result['policy']}")
+    for note in result["notes"]:
+        print(f"Note       {note}")
+    print(f"Written    {result['out']} ({len(result['images'])} images)")
+
+
+COMMANDS = {"preview": preview}

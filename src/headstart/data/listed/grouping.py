@@ -1,0 +1,118 @@
+"""Groups: images that must stay together when the data are split.
+
+`--group-by` is the name of a column where there is such a column, else a regular expression that
+is searched in each image's path: its first group that takes part is the image's group, or the whole
+match where none does. 'IM-([0-9]+)' takes the patient out of 'NORMAL/IM-0115-0001.jpeg'.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from headstart.data.folders import close_names
+from headstart.data.listed.columns import existing_column
+from headstart.errors import DataError, UsageError
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*")
+
+
+def find_groups(
+    paths: Sequence[str],
+    cells: Sequence[Mapping[str, str]],
+    columns: Sequence[str],
+    group_by: str,
+    *,
+    needed: Sequence[bool],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The group of every image.
+
+    Args:
+        paths: N names of images.
+        cells: N rows of a manifest or metadata file; an image may lack columns.
+        columns: of that file, none where there is none.
+        group_by: column or regular expression.
+        needed: N, False for images that need no group (those without a label).
+
+    Returns:
+        N groups, '' for an image that needs none and has none, and notes.
+
+    Raises:
+        DataError: an image has no group, or all have the same.
+        UsageError: no column, and no regular expression.
+    """
+    if any(group_by.casefold() == name.casefold() for name in columns):
+        column = existing_column(group_by, columns, "The data")
+        groups = [row.get(column, "").strip() for row in cells]
+        fault = f"have nothing in the column '{column}'"
+    else:
+        pattern = _compile(group_by, columns)
+        groups = [_group_of(pattern.search(path)) for path in paths]
+        fault = f"do not match the regular expression '{group_by}'"
+    return check_groups(paths, groups, f"`--group-by {group_by}`", fault, needed=needed)
+
+
+def check_groups(
+    paths: Sequence[str],
+    groups: Sequence[str],
+    subject: str,
+    fault: str,
+    *,
+    needed: Sequence[bool],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups and a note about them, after the check that they can be split.
+
+    Args:
+        paths: N names of images.
+        groups: N groups, '' where there is none.
+        subject: how messages name what gave the groups.
+        fault: what is said of images without a group.
+        needed: N, False for images that need none.
+
+    Raises:
+        DataError: an image has no group, or all have the same.
+    """
+    lacking = [
+        path
+        for path, group, asked in zip(paths, groups, needed, strict=True)
+        if asked and not group
+    ]
+    if lacking:
+        raise DataError(
+            f"{subject} gives no group to {len(lacking):,} of {len(paths):,} images, which "
+            f"{fault}: '{lacking[0]}' is the first. Every image needs one."
+        )
+    distinct = {group for group, asked in zip(groups, needed, strict=True) if asked}
+    if len(distinct) == 1:
+        raise DataError(
+            f"{subject} puts all images into one group, '{distinct.pop()}', and a group cannot be "
+            "split. Name a column or a regular expression that tells groups apart."
+        )
+    notes: tuple[str, ...] = ()
+    if len(distinct) == sum(needed):
+        notes = (f"{subject} gives every image a group of its own, so it changes nothing.",)
+    return tuple(groups), notes
+
+
+def _compile(text: str, columns: Sequence[str]) -> re.Pattern[str]:
+    if _IDENTIFIER.fullmatch(text):
+        shown = ", ".join(f"'{name}'" for name in columns)
+        known = f"Columns are {shown}." if columns else "The data bring no columns."
+        raise UsageError(
+            f"`--group-by {text}` names no column. {close_names(text, columns)}{known} A regular "
+            "expression on the path works as well, such as 'IM-([0-9]+)'."
+        )
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UsageError(
+            f"`--group-by` must be a column or a regular expression, got '{text}': {error}. "
+            "Correct it."
+        ) from error
+
+
+def _group_of(match: re.Match[str] | None) -> str:
+    """The first group that took part in a match, or all of it; '' for none."""
+    if match is None:
+        return ""
+    return next(filter(None, match.groups()), match.group(0))

@@ -1,0 +1,198 @@
+"""Metadata files inside a folder of images: Hugging Face's way, and further columns.
+
+`metadata.csv` (.tsv, .jsonl, .parquet) at the top of a folder of class folders gives further
+columns: groups for `--group-by`, where images come from, boxes. The class folders stay the labels,
+and rows without an image or images without a row do no harm.
+
+Where there are no class folders and the file has a column of paths and one of labels (a Hugging
+Face image folder, also one such file inside each of `train/` and `test/`), it is the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from headstart.data.boxes import Box, are_shares, parse_box, to_shares, upright_sizes
+from headstart.data.folders import SPLIT_OF_FOLDER, printable, subfolders
+from headstart.data.found import Collection, FoundImage
+from headstart.data.listed.columns import ChosenColumns, choose_columns
+from headstart.data.listed.manifests import read_manifest, splits_of
+from headstart.data.listed.sheets import Sheet, read_sheet
+from headstart.errors import DataError, MissingExtraError, UsageError
+
+METADATA_NAMES = tuple(f"metadata.{ending}" for ending in ("csv", "tsv", "jsonl", "parquet"))
+
+
+def metadata_file(directory: Path) -> Path | None:
+    """The metadata file at the top of a folder, None where there is none."""
+    candidates = (directory / name for name in METADATA_NAMES)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_image_folder(
+    directory: Path, subject: str, wanted: Mapping[str, str], *, skip: Path | None = None
+) -> Collection | None:
+    """A Hugging Face image folder; None where the folder is none.
+
+    Raises:
+        DataError: it is one, and a row of it is wrong.
+    """
+    folders = [path for path in subfolders(directory) if skip is None or not path.samefile(skip)]
+    split_of = {path: SPLIT_OF_FOLDER.get(path.name.casefold(), "") for path in folders}
+    split_of = {path: split for path, split in split_of.items() if not _holds_classes(path, split)}
+    classes = len(folders) - sum(bool(split) for split in split_of.values())
+    top = metadata_file(directory)
+    if top is not None and classes < 2 and _is_manifest(top, wanted):
+        collection = read_manifest(top, _named(top, subject), wanted)
+        return _split_by_folder(collection)
+    parts = [
+        (file, split)
+        for path, split in split_of.items()
+        if split and (file := metadata_file(path)) and _is_manifest(file, wanted)
+    ]
+    if not any(split == "train" for _, split in parts):
+        return None
+    return _joined(directory, parts, subject, wanted)
+
+
+def with_metadata(
+    directory: Path, images: list[FoundImage], subject: str, wanted: Mapping[str, str]
+) -> Collection:
+    """Images of class folders with what the metadata file says of them.
+
+    Raises:
+        DataError: `wanted` names a column that is not there, or a box is wrong.
+    """
+    file = metadata_file(directory)
+    if "label" in wanted or (wanted and file is None):
+        advice = f"Name '{printable(str(file))}' as --data" if file else "Leave it out"
+        raise DataError(
+            f"`columns` must go with a manifest; in {subject} the class folders are the labels. "
+            f"{advice}."
+        )
+    if file is None:
+        return Collection(images=images)
+    named = _named(file, subject)
+    try:
+        sheet = read_sheet(file, named)
+        chosen = choose_columns(sheet.columns, wanted, named, ("path",))
+    except (DataError, MissingExtraError) as error:
+        if wanted:
+            raise
+        return Collection(images=images, notes=(f"'{file.name}' is not used: {error}",))
+    return _matched(images, sheet, chosen, named)
+
+
+def _matched(
+    images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns, subject: str
+) -> Collection:
+    """Each image with its row, matched by the path relative to the folder."""
+    rows = {_key(row[chosen.path]): number for number, row in enumerate(sheet.rows)}
+    numbers = [rows.get(_key(image.path)) for image in images]
+    matched = []
+    for image, number in zip(images, numbers, strict=True):
+        row = {} if number is None else sheet.rows[number]
+        matched.append(
+            replace(
+                image,
+                cells=row,
+                group=row.get(chosen.group, "").strip(),
+                source=row.get(chosen.source, "").strip(),
+            )
+        )
+    if chosen.box:
+        places = [
+            "" if n is None else f"{sheet.places[n].capitalize()} of {subject}" for n in numbers
+        ]
+        matched = _boxed(matched, places, chosen)
+    known = any(number is not None for number in numbers)
+    stranger = f"'{sheet.file.name}' is not used: none of its rows names one of the images."
+    return Collection(
+        images=matched,
+        columns=sheet.columns,
+        notes=() if known else (stranger,),
+        grouped_by=chosen.group if known else "",
+    )
+
+
+def _boxed(images: list[FoundImage], places: list[str], chosen: ChosenColumns) -> list[FoundImage]:
+    """The images with boxes as shares."""
+    written: dict[int, Box] = {}
+    for row, image in enumerate(images):
+        box = parse_box([image.cells.get(name, "") for name in chosen.box], places[row])
+        if box is not None:
+            written[row] = box
+    relative = chosen.box[0].casefold().startswith("rel_")
+    shares = are_shares(list(written.values()), named_relative=relative)
+    sizes: list[tuple[int, int] | None] = [None] * len(written)
+    if not shares:
+        sizes = upright_sizes([file for row in written if (file := images[row].file)])
+    boxed = list(images)
+    for (row, box), size in zip(written.items(), sizes, strict=True):
+        if shares or size is not None:
+            place = f"{places[row]}, '{images[row].path}'"
+            boxed[row] = replace(images[row], box=to_shares(box, size, place))
+    return boxed
+
+
+def _joined(
+    directory: Path, parts: list[tuple[Path, str]], subject: str, wanted: Mapping[str, str]
+) -> Collection:
+    """One collection of the manifests inside `train/`, `val/` and `test/`."""
+    images: list[FoundImage] = []
+    columns: dict[str, None] = {}
+    notes: dict[str, None] = {}
+    grouped_by = ""
+    for file, split in parts:
+        part = read_manifest(file, _named(file, subject), wanted, split=split)
+        prefix = printable(file.parent.relative_to(directory).as_posix())
+        images += [replace(image, path=f"{prefix}/{image.path}") for image in part.images]
+        columns.update(dict.fromkeys(part.columns))
+        notes.update(dict.fromkeys(part.notes))
+        grouped_by = grouped_by or part.grouped_by
+    return Collection(
+        images=images, columns=tuple(columns), notes=tuple(notes), grouped_by=grouped_by
+    )
+
+
+def _split_by_folder(collection: Collection) -> Collection:
+    """The split that the first folder of every path names, where no row names one."""
+    tops = [image.path.split("/", 1)[0].casefold() for image in collection.images]
+    found = [SPLIT_OF_FOLDER.get(top, "") for top in tops]
+    told = any(image.split for image in collection.images)
+    if told or not all(found) or "train" not in found or len(set(found)) < 2:
+        return collection
+    pairs = zip(collection.images, found, strict=True)
+    images = [replace(image, split=split) for image, split in pairs]
+    return replace(collection, images=images)
+
+
+def _holds_classes(folder: Path, split: str) -> bool:
+    """Whether a split's folder holds class folders."""
+    return bool(split) and len(subfolders(folder)) > 1
+
+
+def _is_manifest(file: Path, wanted: Mapping[str, str]) -> bool:
+    """Whether a metadata file has both paths and labels; one that cannot be read has neither."""
+    try:
+        sheet = read_sheet(file, f"'{file.name}'")
+        choose_columns(sheet.columns, wanted, f"'{file.name}'", ("path", "label"))
+    except (UsageError, MissingExtraError):
+        return False
+    return True
+
+
+def _named(file: Path, subject: str) -> str:
+    """How messages name a metadata file: by its folder where that is a split."""
+    inside = f"{file.parent.name}/" if splits_of(f"{file.parent.name}/x") else ""
+    return f"'{printable(inside)}{file.name}' of {subject}"
+
+
+def _key(path: str) -> str:
+    """A path as it is compared: normalised in every sense, printable."""
+    plain = os.path.normpath(path.strip().replace("\\", "/")).replace(os.sep, "/")
+    return unicodedata.normalize("NFC", printable(plain))
