@@ -114,6 +114,106 @@ def test_weights_not_at_hand_say_where_to_put_them(monkeypatch):
     assert time.monotonic() - begun < 15
 
 
+def test_the_bundled_file_must_be_this_versions(tmp_path, monkeypatch):
+    from headstart.backbones import weights
+
+    changed = tmp_path / "mini.safetensors"
+    state = weights.read_state(weights.bundled_file("mini"))
+    state["stem.0.weight"] = state["stem.0.weight"] + 1
+    save_file(state, changed)
+    monkeypatch.setattr(weights, "bundled_file", lambda architecture: changed)
+    with pytest.raises(WeightsError, match=r"not those of this version.*expected [0-9a-f]{64}"):
+        build_network(find_backbone("mini"))
+    assert build_network(find_backbone("mini"), weights=str(changed)).weights.source == "file"
+
+
+def test_lenet_has_no_pretrained_weights(tmp_path, monkeypatch):
+    spec = find_backbone("LeNet5")
+    for choice in ("auto", "hub"):
+        with pytest.raises(WeightsError, match=r"no pretrained weights of lenet5.*--weights none"):
+            build_network(spec, weights=choice)
+    network = build_network(spec, weights="none")
+    assert network.num_features == 84
+    save_file(network.module.state_dict(), tmp_path / "lenet5.safetensors")
+    monkeypatch.setenv("HEADSTART_WEIGHTS", str(tmp_path))
+    assert build_network(spec, seed=3).digest == network.digest
+
+
+def test_no_hub_has_mini():
+    with pytest.raises(WeightsError, match=r"No hub has weights of mini.*--weights bundled"):
+        build_network(find_backbone("mini"), weights="hub")
+
+
+def test_weights_of_another_network_are_refused(tmp_path, resnet_state):
+    path = tmp_path / "w.pth"
+    torch.save(resnet_state, path)
+    for name in ("LeNet5", "ViTSmall", "DenseNet121", "GoogLeNet", "mini"):
+        with pytest.raises(WeightsError, match=rf"do not fit {name}: .* missing .* left over") as e:
+            build_network(find_backbone(name), weights=str(path))
+        assert e.value.exit_code == 2
+
+
+def test_torchvisions_files_fit_the_same_network_of_timm(tmp_path):
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    whole = resnet18(num_classes=7).eval()
+    torch.save(whole.state_dict(), tmp_path / "w.pth")
+    network = build_network(
+        find_backbone("resnet18"), weights=str(tmp_path / "w.pth"), image_size=64
+    )
+    whole.fc = torch.nn.Identity()
+    x = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(network.module(x), whole(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "native", "size"),
+    [
+        ("vit_tiny_patch16_224", 224, 96),
+        ("DINOv2Small", 518, 224),
+        pytest.param("swin_tiny_patch4_window7_224", 224, 64, marks=pytest.mark.slow),
+    ],
+)
+def test_weights_of_another_image_size_are_resampled_as_timm_does(tmp_path, name, native, size):
+    import timm
+
+    spec = find_backbone(name)
+    torch.manual_seed(0)
+    published = timm.create_model(spec.architecture, num_classes=5)
+    assert published.patch_embed.img_size == (native, native)
+    path = tmp_path / "w.safetensors"
+    save_file(published.state_dict(), path)
+    image_size = None if spec.image_size == size else size
+    network = build_network(spec, weights=str(path), image_size=image_size)
+    expected = timm.create_model(
+        spec.architecture,
+        pretrained=True,
+        pretrained_cfg_overlay={"file": str(path), "num_classes": 5, "custom_load": False},
+        num_classes=0,
+        img_size=size,
+    ).eval()
+    assert network.preprocessing.size == size
+    loaded, wanted = network.module.state_dict(), expected.state_dict()
+    assert loaded.keys() == wanted.keys()
+    assert all(torch.equal(loaded[key], wanted[key]) for key in wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "match"),
+    [
+        ("LeNet5", 64, "32 px only"),
+        ("DINOv2Small", 100, "multiple of 14, got 100. Pass --image-size 98 or 112"),
+        ("ViTSmall", 100, "--image-size 96 or 112"),
+        ("InceptionV3", 64, "cannot take pictures of 64 px"),
+        ("AlexNet", 48, "cannot take pictures of 48 px"),
+    ],
+)
+def test_a_size_a_network_cannot_take_is_one_sentence(name, size, match):
+    with pytest.raises(UsageError, match=match):
+        build_network(find_backbone(name), weights="none", image_size=size)
+
+
 def test_only_mini_is_bundled():
     with pytest.raises(WeightsError, match="holds no weights of resnet50"):
         build_network(find_backbone("ResNet50"), weights="bundled")

@@ -1,7 +1,7 @@
-"""The catalogue: familiar names, the network in the box, every timm network.
+"""The catalogue: familiar names, the networks of our own, every timm network.
 
 `find_backbone("ResNet50")` and `find_backbone("timm:resnet50")` name the same network. Nothing
-here builds a network or imports timm, so that listing the catalogue is instant.
+here builds a network or imports timm, so that naming a backbone is instant.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from headstart.registry import Registry
 
 TIMM_PREFIX = "timm:"
 MINI_LICENCE = "research only: trained on ImageNet pictures (non-commercial research terms)"
+# Of src/headstart/weights/mini.safetensors; checked at every load.
+MINI_SHA256 = "352caefdd11ad4e5ab4172ba9da55a4019730d087ee183008128a5a99c030045"
+# torchvision states no licence for its weights; its README leaves the terms to the user.
+TORCHVISION_LICENCE = "not stated: trained on ImageNet, whose research terms may bind"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,13 +25,15 @@ class BackboneSpec:
 
     Attributes:
         name: what users type.
-        origin: 'own' or 'timm', who defines the architecture.
+        origin: 'own', 'timm' or 'torchvision', who defines the architecture.
         architecture: the name of the architecture at its origin.
         summary: a few words for the list.
-        default_weights: 'bundled' or 'hub', what is taken where the user does not choose.
+        default_weights: 'bundled', 'hub', or 'none' where no pretrained ones exist: what is
+            taken where the user does not choose.
         code_licence: licence of the architecture's code.
         weights_licence: licence of the default weights; 'see the hub' until they are looked up.
         image_size: default input size in px; 0 where the origin's configuration says.
+        weights_sha256: what the bundled weights file must have, '' where none is bundled.
     """
 
     name: str
@@ -38,6 +44,7 @@ class BackboneSpec:
     code_licence: str = "Apache-2.0"
     weights_licence: str = "see the hub"
     image_size: int = 0
+    weights_sha256: str = ""
 
 
 BACKBONES: Registry[BackboneSpec] = Registry("backbone")
@@ -47,35 +54,72 @@ BACKBONES.register(
         name="mini",
         origin="own",
         architecture="mini",
-        summary="the network in the box: 5.9 M parameters, made for small pictures on a CPU",
+        summary="in the box: made for small pictures on a CPU",
         default_weights="bundled",
         weights_licence=MINI_LICENCE,
         image_size=96,
+        weights_sha256=MINI_SHA256,
+    )
+)
+BACKBONES.register(
+    BackboneSpec(
+        name="LeNet5",
+        origin="own",
+        architecture="lenet5",
+        summary="the classic of 1998, to learn from scratch",
+        default_weights="none",
+        weights_licence="none: no pretrained weights exist",
+        image_size=32,
     )
 )
 
-_FAMILIAR = (
-    ("VGG16", "vgg16", "138 M parameters with its classifier, slow, the tutorials' choice"),
-    ("VGG19", "vgg19", "144 M parameters with its classifier, slower still"),
-    ("ResNet50", "resnet50", "25.6 M parameters, the usual reference"),
-    ("DenseNet121", "densenet121", "8 M parameters, the usual choice for X-rays"),
-    ("EfficientNetB0", "efficientnet_b0", "5.3 M parameters"),
-    ("EfficientNetB1", "efficientnet_b1", "7.8 M parameters"),
-    ("EfficientNetB2", "efficientnet_b2", "9.1 M parameters"),
-    ("EfficientNetB3", "efficientnet_b3", "12 M parameters"),
-    ("EfficientNetB4", "efficientnet_b4", "19 M parameters"),
-    ("EfficientNetB5", "efficientnet_b5", "30 M parameters"),
-    ("EfficientNetB6", "tf_efficientnet_b6", "43 M parameters"),
-    ("EfficientNetB7", "tf_efficientnet_b7", "66 M parameters"),
-    ("InceptionV3", "inception_v3", "24 M parameters, 299 px"),
-    ("MobileNetV2", "mobilenetv2_100", "3.5 M parameters, for phones"),
-    ("MobileNetV3Small", "mobilenetv3_small_100", "2.5 M parameters, for phones"),
-    ("ConvNeXtTiny", "convnext_tiny", "29 M parameters"),
-    ("ViTSmall", "vit_small_patch16_224", "22 M parameters, a transformer"),
+_FROM_TORCHVISION = (
+    ("AlexNet", "alexnet", "the network that began it in 2012"),
+    ("GoogLeNet", "googlenet", "the first Inception, 2014"),
 )
-for _name, _architecture, _summary in _FAMILIAR:
+for _name, _architecture, _summary in _FROM_TORCHVISION:
     BACKBONES.register(
-        BackboneSpec(name=_name, origin="timm", architecture=_architecture, summary=_summary)
+        BackboneSpec(
+            name=_name,
+            origin="torchvision",
+            architecture=_architecture,
+            summary=_summary,
+            code_licence="BSD-3-Clause",
+            weights_licence=TORCHVISION_LICENCE,
+        )
+    )
+
+# Name, timm's architecture, a few words, input size where it is not timm's own.
+_FROM_TIMM = (
+    ("VGG16", "vgg16", "the tutorials' choice, large and slow", 0),
+    ("VGG19", "vgg19", "larger and slower still", 0),
+    ("InceptionV3", "inception_v3", "the third Inception, 299 px", 0),
+    ("ResNet50", "resnet50", "the usual reference", 0),
+    ("DenseNet121", "densenet121", "the usual choice for X-rays", 0),
+    ("MobileNetV2", "mobilenetv2_100", "for phones", 0),
+    ("MobileNetV3Small", "mobilenetv3_small_100", "for phones, the fastest here", 0),
+    ("EfficientNetB0", "efficientnet_b0", "accurate for its size", 0),
+    ("EfficientNetB1", "efficientnet_b1", "B0 a little wider and deeper", 0),
+    ("EfficientNetB2", "efficientnet_b2", "a step larger", 0),
+    ("EfficientNetB3", "efficientnet_b3", "a step larger", 0),
+    ("EfficientNetB4", "efficientnet_b4", "a step larger", 0),
+    ("EfficientNetB5", "efficientnet_b5", "wants a GPU", 0),
+    ("EfficientNetB6", "tf_efficientnet_b6", "wants a GPU", 0),
+    ("EfficientNetB7", "tf_efficientnet_b7", "wants a GPU, 600 px", 0),
+    ("ConvNeXtTiny", "convnext_tiny", "a modern convolutional network", 0),
+    ("ViTSmall", "vit_small_patch16_224", "a transformer", 0),
+    # 16 x 16 patches of 14 px; the 518 px it was trained at cost ten times as much.
+    ("DINOv2Small", "vit_small_patch14_dinov2", "a transformer, trained without labels", 224),
+)
+for _name, _architecture, _summary, _size in _FROM_TIMM:
+    BACKBONES.register(
+        BackboneSpec(
+            name=_name,
+            origin="timm",
+            architecture=_architecture,
+            summary=_summary,
+            image_size=_size,
+        )
     )
 
 
@@ -90,13 +134,15 @@ def find_backbone(name: str) -> BackboneSpec:
     architecture = name[len(TIMM_PREFIX) :] if name.startswith(TIMM_PREFIX) else name
     known = timm_architectures()
     if architecture in known:
-        return BackboneSpec(
-            name=architecture,
-            origin="timm",
-            architecture=architecture,
-            summary="a network of timm",
-        )
+        return timm_spec(architecture)
     raise UnknownNameError(BACKBONES.unknown(architecture, known))
+
+
+def timm_spec(architecture: str) -> BackboneSpec:
+    """The spec of a timm network under its own name."""
+    return BackboneSpec(
+        name=architecture, origin="timm", architecture=architecture, summary="a network of timm"
+    )
 
 
 def timm_architectures() -> list[str]:
@@ -104,3 +150,10 @@ def timm_architectures() -> list[str]:
     import timm
 
     return list(timm.list_models())
+
+
+def known_architectures(origin: str) -> list[str]:
+    """The architectures of one origin that a bundle may name; none for a foreign origin."""
+    if origin == "timm":
+        return timm_architectures()
+    return [spec.architecture for spec in BACKBONES if spec.origin == origin]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import OrderedDict
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from headstart.backbones.catalogue import BackboneSpec
-from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
+from headstart.backbones.hubs import fetch_weights
+from headstart.backbones.origins import Architecture, make_architecture
+from headstart.backbones.stages import has_stages, stage_modules
 from headstart.backbones.weights import (
     State,
     WeightsRecord,
     choose_source,
     file_origin,
-    hub_state,
     load_state,
     read_state,
     state_digest,
 )
-from headstart.errors import UsageError
+from headstart.errors import UsageError, WeightsError
 from headstart.records import Preprocessing
 
 SMALLEST_SIZE = 32
@@ -53,6 +54,11 @@ class Network:
         """Parameters without the classifier."""
         return sum(p.numel() for p in self.module.parameters())
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages at which it can be cut, first to last; empty where unknown."""
+        return tuple(stage_modules(self.module, self.spec)) if has_stages(self.module) else ()
+
 
 def build_network(
     spec: BackboneSpec, *, weights: str = "auto", image_size: int | None = None, seed: int = 0
@@ -75,21 +81,50 @@ def build_network(
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module, preprocessing, hub = bare_module(spec, image_size)
+        architecture = make_architecture(spec, image_size)
     record = WeightsRecord(source="none", origin="", licence="none: random weights")
     if source != "none":
-        state, record = find_state(spec, source, path, hub)
-        load_state(module, state, what=spec.name, spare=hub.get("classifier_prefix", ""))
-    return finish(spec, module, preprocessing, record)
+        state, record = find_state(spec, source, path, architecture)
+        state = architecture.convert(state)
+        load_state(architecture.module, state, what=spec.name, spare=architecture.spare)
+    return finish(spec, architecture.module, architecture.preprocessing, record)
 
 
 def rebuild_network(
     spec: BackboneSpec, state: State, preprocessing: Preprocessing, record: WeightsRecord
 ) -> Network:
     """Build a network around tensors from a bundle; preprocessing as the bundle says."""
-    module, _, _ = bare_module(spec, preprocessing.size)
-    load_state(module, state, what=spec.name)
-    return finish(spec, module, preprocessing, record)
+    architecture = make_architecture(spec, preprocessing.size)
+    load_state(architecture.module, state, what=spec.name)
+    return finish(spec, architecture.module, preprocessing, record)
+
+
+def cut(network: Network, after: str) -> tuple[nn.Sequential, nn.Sequential]:
+    """Cut a network in two that share its parameters.
+
+    Args:
+        network: from `build_network`.
+        after: one of `network.stages`.
+
+    Returns:
+        The front, (B, 3, H, W) pixels -> what stands after that stage, and the back, which makes
+        (B, D) features of it (of the features themselves after the last stage). One after the
+        other they equal the network; the back leaves its input as it is.
+
+    Raises:
+        UsageError: the network's stages are not known, or none is called so.
+    """
+    stages = stage_modules(network.module, network.spec)
+    if after not in stages:
+        raise UsageError(
+            f"{network.spec.name} has no stage '{after}'. Its stages are {', '.join(stages)}."
+        )
+    position = list(stages).index(after) + 1
+    parts = list(stages.items())
+    return (
+        nn.Sequential(OrderedDict(parts[:position])).eval(),
+        nn.Sequential(OrderedDict(parts[position:])).eval(),
+    )
 
 
 def finish(
@@ -144,74 +179,42 @@ def check_image_size(image_size: int | None) -> None:
         )
 
 
-def bare_module(
-    spec: BackboneSpec, image_size: int | None
-) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
-    """The architecture with fresh weights, its preprocessing, and what its hub says of it."""
-    if spec.origin == "own":
-        preprocessing = Preprocessing(
-            size=image_size or spec.image_size,
-            interpolation="bilinear",
-            mean=PIXEL_MEAN,
-            std=PIXEL_STD,
-        )
-        return MiniNet(), preprocessing, {"licence": spec.weights_licence}
-    return timm_module(spec, image_size)
-
-
-def timm_module(
-    spec: BackboneSpec, image_size: int | None
-) -> tuple[nn.Module, Preprocessing, dict[str, Any]]:
-    """A timm network without its classifier.
+def find_state(
+    spec: BackboneSpec, source: str, path: Path | None, architecture: Architecture
+) -> tuple[State, WeightsRecord]:
+    """The tensors from where they are, and the record that says so.
 
     Raises:
-        UsageError: the network does not take that image size.
+        WeightsError: they are not at hand, or the bundled file is not this version's.
     """
-    import timm
-
-    found: Any = timm.get_pretrained_cfg(spec.architecture)
-    config: dict[str, Any] = found.to_dict() if found is not None else {}
-    native = int(config.get("input_size", (3, 224, 224))[-1])
-    size = image_size or native
-    options: dict[str, Any] = {"num_classes": 0}
-    if size != native and config.get("fixed_input_size"):
-        options["img_size"] = size
-    try:
-        module = timm.create_model(spec.architecture, pretrained=False, **options)
-    except (AssertionError, TypeError, ValueError, RuntimeError) as error:
-        raise UsageError(
-            f"{spec.name} cannot be built for {size} px ({error}). "
-            f"Leave --image-size out to take its own {native} px."
-        ) from error
-    interpolation = str(config.get("interpolation", "bicubic"))
-    preprocessing = Preprocessing(
-        size=size,
-        interpolation=interpolation if interpolation in ("bilinear", "bicubic") else "bicubic",
-        mean=tuple(config.get("mean", Preprocessing(size=size).mean)),
-        std=tuple(config.get("std", Preprocessing(size=size).std)),
-    )
-    classifier = config.get("classifier") or ""
-    prefix = (classifier if isinstance(classifier, str) else classifier[0]) or ""
-    hub = {
-        "id": config.get("hf_hub_id") or f"timm/{spec.architecture}",
-        "licence": config.get("license") or "not stated by its hub",
-        "classifier_prefix": prefix + "." if prefix else "",
-    }
-    return module, preprocessing, hub
-
-
-def find_state(
-    spec: BackboneSpec, source: str, path: Path | None, hub: dict[str, Any]
-) -> tuple[State, WeightsRecord]:
-    """The tensors from where they are, and the record that says so."""
-    record = WeightsRecord(source=source, origin="", licence=str(hub["licence"]))
-    if path is not None:
-        state = read_state(path)
-        if source == "file":
-            record = replace(record, licence="of the file given; its user knows")
-    else:
-        state, path = hub_state(hub["id"], spec.architecture)
-        record = replace(record, origin=hub["id"], file_digest=file_origin(path)[1])
-        return state, record
+    if path is None:
+        path = fetch_weights(architecture.source, spec.architecture)
+        record = WeightsRecord(
+            source=source,
+            origin=architecture.source,
+            licence=architecture.licence,
+            file_digest=file_origin(path)[1],
+        )
+        return read_state(path), record
+    state = read_state(path)
     name, digest = file_origin(path)
-    return state, replace(record, origin=name, file_digest=digest)
+    licence = architecture.licence
+    if source == "bundled":
+        check_bundled(spec, path, digest)
+    else:
+        licence = "of the file given; its user knows"
+    return state, WeightsRecord(source=source, origin=name, licence=licence, file_digest=digest)
+
+
+def check_bundled(spec: BackboneSpec, path: Path, digest: str) -> None:
+    """Compare the file in the package with the checksum in the catalogue.
+
+    Raises:
+        WeightsError: they differ.
+    """
+    if digest != spec.weights_sha256:
+        raise WeightsError(
+            f"The bundled weights of {spec.name} are not those of this version: the SHA-256 of "
+            f"'{path}' is {digest}, expected {spec.weights_sha256}. Install Headstart again, or "
+            "pass the file as --weights FILE if it is meant."
+        )

@@ -23,7 +23,6 @@ from headstart.files import digest_file
 WEIGHT_CHOICES = ("auto", "bundled", "hub", "none")
 WEIGHTS_VARIABLE = "HEADSTART_WEIGHTS"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-HUB_TIMEOUT_S = "5"
 
 State = dict[str, torch.Tensor]
 
@@ -109,14 +108,16 @@ def unwrap_state(state: Any, path: Path) -> State:
     return {k.removeprefix("module."): v for k, v in tensors.items()}
 
 
-def load_state(module: torch.nn.Module, state: State, *, what: str, spare: str = "") -> None:
+def load_state(
+    module: torch.nn.Module, state: State, *, what: str, spare: str | tuple[str, ...] = ""
+) -> None:
     """Load `state` into `module`, every key accounted for.
 
     Args:
         module: the network without classifier.
         state: its tensors.
         what: the network's name, for the message.
-        spare: prefix of keys that may be left over (the file's own classifier).
+        spare: prefixes of keys that may be left over (the file's own classifier).
 
     Raises:
         WeightsError: keys or shapes differ; the message names the first ones.
@@ -150,65 +151,16 @@ def state_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def hub_state(hub_id: str, architecture: str) -> tuple[State, Path]:
-    """The tensors of a timm network from the hub, or from the hub client's own cache.
-
-    Raises:
-        WeightsError: the hub cannot be reached or does not have them.
-    """
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-    name = "model.safetensors"
-    cached = try_to_load_from_cache(hub_id, name)
-    if isinstance(cached, str):
-        return read_state(Path(cached)), Path(cached)
-    if not hub_answers():
-        raise WeightsError(not_at_hand(architecture, hub_id))
-    try:
-        path = Path(hf_hub_download(hub_id, name))
-    except Exception as error:
-        raise WeightsError(not_at_hand(architecture, hub_id)) from error
-    return read_state(path), path
-
-
-def hub_answers() -> bool:
-    """Whether the hub's address accepts a connection within a few seconds."""
-    import socket
-    from urllib.parse import urlsplit
-
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
-        return False
-    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "ALL_PROXY")):
-        return True  # only the client knows how to ask through a proxy
-    address = urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co"))
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        with socket.create_connection((address.hostname or "", port), timeout=int(HUB_TIMEOUT_S)):
-            return True
-    except OSError:
-        return False
-
-
-def not_at_hand(architecture: str, hub_id: str) -> str:
-    """The sentence for weights that are neither here nor to be had."""
-    folder = os.environ.get(WEIGHTS_VARIABLE)
-    place = f"{WEIGHTS_VARIABLE} is '{folder}'" if folder else f"{WEIGHTS_VARIABLE} is not set"
-    return (
-        f"The weights of {architecture} are not at hand and the hub cannot be reached. Download "
-        f"'{hub_id}' (model.safetensors) where there is a network and pass --weights FILE, or put "
-        f"it as '{architecture}.safetensors' into the folder that {WEIGHTS_VARIABLE} names "
-        f"({place}). --model mini needs no download; --weights none takes random weights."
-    )
-
-
 def choose_source(choice: str, *, default: str, architecture: str) -> tuple[str, Path | None]:
     """Turn the user's choice into a source and, for local ones, the file.
 
+    Args:
+        choice: what the user typed.
+        default: 'bundled', 'hub' or 'none', from the network's spec.
+        architecture: names the files.
+
     Raises:
-        WeightsError: bundled weights of a network that has none.
+        WeightsError: weights that no place has for this network.
         UsageError: an empty choice.
     """
     if not choice:
@@ -229,7 +181,21 @@ def choose_source(choice: str, *, default: str, architecture: str) -> tuple[str,
         path_or_none = local_file(architecture)
         if path_or_none is not None:
             return "file", path_or_none
+    if default != "hub":
+        raise WeightsError(no_hub(architecture, default))
     return "hub", None
+
+
+def no_hub(architecture: str, default: str) -> str:
+    """The sentence for a network of our own that no hub has weights of."""
+    if default == "bundled":
+        return (
+            f"No hub has weights of {architecture}: they are in the package. Use --weights bundled."
+        )
+    return (
+        f"There are no pretrained weights of {architecture}. Pass --weights none to begin with "
+        "random ones, or --weights FILE for your own."
+    )
 
 
 def file_origin(path: Path) -> tuple[str, str]:
