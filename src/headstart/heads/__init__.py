@@ -1,6 +1,15 @@
 """Heads: classifiers on features that are already there, many fitted at once."""
 
-from headstart.heads.linear import linear_logits, linear_probabilities
+from headstart.heads.baselines import (
+    BASELINES,
+    BaselineSpec,
+    cosine_class_mean,
+    k_nearest_neighbours,
+    nearest_class_mean,
+    score_baselines,
+)
+from headstart.heads.class_weights import CLASS_WEIGHTS, apply_class_weights, balanced_weights
+from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
 from headstart.heads.logistic import (
     LogisticFit,
     RotatedFeatures,
@@ -8,6 +17,9 @@ from headstart.heads.logistic import (
     predict_logits,
     rotate_features,
 )
+from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
+from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
+from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
 from headstart.heads.penalties import (
     FIT_TOLERANCE,
     ChosenFit,
@@ -18,18 +30,40 @@ from headstart.heads.penalties import (
 from headstart.heads.registered import HEADS, HeadSpec
 
 __all__ = [
+    "BASELINES",
+    "CLASS_WEIGHTS",
+    "E1_MLP",
     "FIT_TOLERANCE",
     "HEADS",
+    "SCHEDULES",
+    "BaselineSpec",
     "ChosenFit",
+    "FitPlan",
     "HeadSpec",
+    "Layers",
     "LogisticFit",
+    "MlpFit",
+    "MlpFolds",
+    "MlpHistory",
+    "MlpSettings",
     "RotatedFeatures",
+    "apply_class_weights",
+    "balanced_weights",
+    "cosine_class_mean",
     "fit_logistic",
+    "fit_mlp_final",
+    "fit_mlp_folds",
+    "fit_mlps",
     "fit_scaled_logistic",
     "fit_with_chosen_penalty",
-    "linear_logits",
-    "linear_probabilities",
+    "head_logits",
+    "head_probabilities",
+    "k_nearest_neighbours",
+    "nearest_class_mean",
     "penalty_path",
     "predict_logits",
+    "problems_at_once",
     "rotate_features",
+    "score_baselines",
+    "to_probabilities",
 ]

@@ -1,0 +1,224 @@
+"""What a trained head has to beat: rules on the features that have nothing to train.
+
+Each takes the training rows, their labels and queries and answers with scores (Q, C), larger for
+likelier; the predicted class is the first of the highest. A class without training rows scores
+minus infinity (zero votes for neighbours) and is never predicted. Queries go through in blocks of
+`BLOCK_BYTES` of distances, so memory does not grow with their number; arithmetic is float64 for
+class means, float32 for neighbours.
+
+Rows of length zero have cosine similarity zero to everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from headstart.errors import DataError, UsageError
+from headstart.heads.logistic import slices
+from headstart.registry import Registry
+
+BLOCK_BYTES = 32 * 2**20
+NUM_NEIGHBOURS = 10
+METRICS = ("cosine", "euclidean")
+
+Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaselineSpec:
+    """A rule that can be named.
+
+    Attributes:
+        name: what users type.
+        summary: one line for tables.
+        score: training rows (N, D), labels (N,), queries (Q, D), C -> (Q, C).
+    """
+
+    name: str
+    summary: str
+    score: Score
+
+
+BASELINES: Registry[BaselineSpec] = Registry("baseline")
+
+
+def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> Tensor:
+    """Minus the squared Euclidean distance to the mean of each class.
+
+    Args:
+        train: (N, D).
+        labels: (N,) int64.
+        queries: (Q, D).
+        num_classes: C.
+
+    Returns:
+        (Q, C) float64.
+    """
+    _check(train, labels, queries, num_classes)
+    means, present = _class_means(train.double(), labels, num_classes)
+    scores = torch.cat(
+        [-_squared_distances(queries[rows].double(), means) for rows in _blocks(queries, means)]
+    )
+    return scores.masked_fill(~present, -torch.inf)
+
+
+def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> Tensor:
+    """Cosine of the angle to the mean of each class's rows, all brought to length one first.
+
+    Args:
+        train: (N, D).
+        labels: (N,) int64.
+        queries: (Q, D).
+        num_classes: C.
+
+    Returns:
+        (Q, C) float64, from -1 to 1.
+    """
+    _check(train, labels, queries, num_classes)
+    means, present = _class_means(_unit(train.double()), labels, num_classes)
+    targets = _unit(means).T
+    parts = [_unit(queries[rows].double()) @ targets for rows in _blocks(queries, means)]
+    scores = torch.cat(parts)
+    return scores.masked_fill(~present, -torch.inf)
+
+
+def k_nearest_neighbours(
+    train: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    num_classes: int,
+    *,
+    k: int = NUM_NEIGHBOURS,
+    metric: str = "cosine",
+) -> Tensor:
+    """Share of each class among the k nearest training rows (all of them where there are fewer).
+
+    Args:
+        train: (N, D).
+        labels: (N,) int64.
+        queries: (Q, D).
+        num_classes: C.
+        k: neighbours with one vote each.
+        metric: 'cosine' or 'euclidean'.
+
+    Returns:
+        (Q, C) float64, rows summing to one.
+
+    Raises:
+        UsageError: `k` below 1 or an unknown metric.
+    """
+    _check(train, labels, queries, num_classes)
+    if k < 1:
+        raise UsageError(f"`k` must be at least 1, got {k}. Raise it.")
+    if metric not in METRICS:
+        raise UsageError(
+            f"`metric` must be one of {', '.join(METRICS)}, got '{metric}'. Correct it."
+        )
+    prepare = _unit if metric == "cosine" else _same
+    # Near the rows an expanded square keeps its digits; angles are measured from zero.
+    origin = train.float().mean(0) if metric == "euclidean" else train.new_zeros(1).float()
+    known = prepare(train.float() - origin)
+    votes = torch.nn.functional.one_hot(labels, num_classes).double()
+    k = min(k, len(train))
+    parts = []
+    for rows in _blocks(queries, known):
+        near = _squared_distances(prepare(queries[rows].float() - origin), known)
+        parts.append(votes[near.topk(k, largest=False).indices].mean(1))
+    return torch.cat(parts)
+
+
+def score_baselines(
+    features: Tensor, labels: Tensor, fold: Tensor, num_classes: int
+) -> dict[str, Tensor]:
+    """Out-of-fold predictions of every registered baseline.
+
+    Args:
+        features: (N, D).
+        labels: (N,) int64.
+        fold: (N,) int64, the fold in which each row is scored; a row below 0 is never scored and
+            never learnt from.
+        num_classes: C.
+
+    Returns:
+        Name -> (N,) int64 predictions, -1 where a row is not scored.
+    """
+    found = {spec.name: torch.full_like(labels, -1) for spec in BASELINES}
+    for number in sorted(set(fold[fold >= 0].tolist())):
+        scored, learns = fold == number, (fold >= 0) & (fold != number)
+        if not bool(learns.any()):
+            raise DataError("`fold` must leave rows to learn from, got one fold. Take two or more.")
+        for spec in BASELINES:
+            scores = spec.score(features[learns], labels[learns], features[scored], num_classes)
+            found[spec.name][scored] = scores.argmax(1)
+    return found
+
+
+def _same(rows: Tensor) -> Tensor:
+    return rows
+
+
+def _unit(rows: Tensor) -> Tensor:
+    """Rows (N, D) brought to length one; a row of zeros stays."""
+    lengths = rows.norm(dim=1, keepdim=True)
+    return rows / torch.where(lengths > 0, lengths, 1.0)
+
+
+def _class_means(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Means (C, D) and which classes (C,) have rows."""
+    counts = torch.bincount(labels, minlength=num_classes)
+    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
+    return sums / counts.clamp_min(1)[:, None], counts > 0
+
+
+def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
+    """(Q, N); queries (Q, D) and rows (N, D)."""
+    lengths = queries.square().sum(1, keepdim=True) + rows.square().sum(1)
+    return torch.addmm(lengths, queries, rows.T, alpha=-2)
+
+
+def _blocks(queries: Tensor, against: Tensor) -> Iterator[slice]:
+    """The queries in parts whose scores against `against` (M, D) stay small."""
+    return slices(max(1, len(queries)), BLOCK_BYTES // (8 * (len(against) + queries.shape[1])))
+
+
+def _check(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> None:
+    """Raise DataError for input that no rule can use."""
+    if train.ndim != 2 or queries.ndim != 2 or train.shape[1] != queries.shape[1]:
+        raise DataError(
+            f"`train` and `queries` must be (N, D) and (Q, D), got {tuple(train.shape)} and "
+            f"{tuple(queries.shape)}. Take features of one network."
+        )
+    if len(train) == 0 or labels.shape != train.shape[:1]:
+        raise DataError(
+            f"`labels` must be ({len(train)},) like the training rows, of which there must be one "
+            f"or more, got {tuple(labels.shape)}. Bring them to one length."
+        )
+    if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise DataError(f"`labels` must be 0 to C - 1, got C = {num_classes}. Correct them.")
+
+
+BASELINES.register(
+    BaselineSpec(
+        name="class-mean",
+        summary="nearest class mean, Euclidean",
+        score=nearest_class_mean,
+    )
+)
+BASELINES.register(
+    BaselineSpec(
+        name="cosine-mean",
+        summary="class mean at the smallest angle",
+        score=cosine_class_mean,
+    )
+)
+BASELINES.register(
+    BaselineSpec(
+        name="neighbours",
+        summary=f"vote of the {NUM_NEIGHBOURS} nearest images by angle",
+        score=k_nearest_neighbours,
+    )
+)
