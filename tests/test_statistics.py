@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
+from sklearn.metrics import roc_auc_score
 
-from headstart.metrics import METRICS, log_losses, macro_auc, score
+from headstart.metrics import METRICS, log_losses, macro_auc, score, sensitivity_at_specificity
 from headstart.statistics import (
     auc_influences,
     auc_interval,
     bootstrap_counts,
     bootstrap_mean,
+    class_estimates,
+    decision_estimates,
     fold_mean_auc,
     headline_intervals,
+    mean_estimate,
+    out_of_fold_estimates,
+    sensitivity_estimate,
+    share_estimate,
     wilson,
 )
 
@@ -203,6 +210,7 @@ def test_every_metric_gets_an_interval_around_its_value():
 
 
 CLASS_AVERAGES = ("balanced_accuracy", "macro_precision", "macro_recall", "macro_f1")
+LOSSES = ("log_loss", "brier_score")
 
 
 @settings(max_examples=60, deadline=None)
@@ -224,11 +232,11 @@ def test_intervals_hold_their_value(seed, n, num_classes, signal, num_groups):
     for name, value in values.items():
         interval = got[name]
         if interval is None:
-            assert value is None or name == "log_loss" or name in CLASS_AVERAGES, name
+            assert value is None or METRICS.get(name).averages_classes or name in LOSSES, name
         else:
             assert interval.low <= value <= interval.high, name
-            assert 0 <= interval.low < interval.high, name
-            assert interval.high <= 1 or name == "log_loss", name
+            assert METRICS.get(name).lowest <= interval.low < interval.high, name
+            assert interval.high <= 1 or name in LOSSES, name
             assert groups is None or "groups" in interval.method, name
 
 
@@ -270,7 +278,9 @@ def test_equal_resamples_are_replaced_and_say_so():
     for name in CLASS_AVERAGES:
         assert (got[name].low, got[name].high) == (wilson(3, 3).low, 1)
         assert got[name].method == "wilson on the smallest class's 3 images (all resamples equal)"
-    assert got["log_loss"] is None
+    assert all(got[name] is None for name in LOSSES)
+    even = np.eye(3)[labels[:1000]], labels[:1000]
+    assert headline_intervals(*even, 3, seed=0)["matthews"] is None  # constant, and no share
     groups = np.concatenate([np.arange(1000) % 20, [0, 0, 1]])
     grouped = headline_intervals(np.eye(3)[labels], labels, 3, groups=groups, seed=0)
     assert grouped["accuracy"].low == wilson(20, 20).low
@@ -306,3 +316,123 @@ def test_seventy_thousand_images_take_seconds():
     bootstrap_mean(values, generator=np.random.default_rng(0))
     bootstrap_counts(labels, probabilities.argmax(1), 10, generator=np.random.default_rng(0))
     assert time.perf_counter() - started < 10
+
+
+def test_out_of_fold_estimates_average_what_ranks_and_pool_the_rest():
+    """A shift of one fold's scores leaves AUC and AP; accuracy is that of all images."""
+    probabilities, labels = make_scores(240, 3, 16)
+    folds = np.arange(240) % 3
+    got = out_of_fold_estimates(probabilities, labels, 3, folds, seed=0)
+    shifted = probabilities + 2.0 * (folds == 1)[:, None]
+    moved = out_of_fold_estimates(shifted, labels, 3, folds, seed=0)
+    values = score(probabilities, labels, 3)
+    for name in ("macro_auc", "macro_average_precision"):
+        assert got[name] == moved[name]
+        parts = [score(probabilities[folds == f], labels[folds == f], 3)[name] for f in range(3)]
+        assert got[name].value == pytest.approx(np.mean(parts))
+    assert got["accuracy"].value == values["accuracy"]
+    assert got["accuracy"].interval == wilson(round(values["accuracy"] * 240), 240)
+
+
+def test_classes_have_wilson_intervals_where_images_are_independent():
+    """Recall, precision and specificity are shares; the rest has other intervals."""
+    probabilities, labels = make_scores(150, 3, 17)
+    predictions = probabilities.argmax(1)
+    found = class_estimates(probabilities, labels, 3, seed=0)
+    for c, figures in enumerate(found):
+        hits = int(((labels == c) & (predictions == c)).sum())
+        assert figures["recall"].interval == wilson(hits, int((labels == c).sum()))
+        assert figures["precision"].interval == wilson(hits, int((predictions == c).sum()))
+        right = int(((labels != c) & (predictions != c)).sum())
+        assert figures["specificity"].interval == wilson(right, int((labels != c).sum()))
+        assert figures["f1"].interval.method == "bootstrap"
+        assert figures["auc"].value == pytest.approx(
+            roc_auc_score(labels == c, probabilities[:, c])
+        )
+        for figure in figures.values():
+            assert figure.interval.low <= figure.value <= figure.interval.high
+    assert found == class_estimates(probabilities, labels, 3, seed=0)
+
+
+def test_classes_of_grouped_copies_are_as_unsure_as_without_the_copies():
+    """Nine copies of each image in one group: the bootstrap over groups is not fooled."""
+    probabilities, labels = make_scores(200, 2, 18)
+    rows = np.repeat(np.arange(200), 9)
+    alone = class_estimates(probabilities, labels, 2, seed=0, prevalences=(0.3, 0.7))
+    copies = class_estimates(
+        probabilities[rows], labels[rows], 2, groups=rows, seed=0, prevalences=(0.3, 0.7)
+    )
+    for name in ("recall", "precision", "specificity", "f1", "auc", "average_precision", "ppv"):
+        one, other = alone[0][name], copies[0][name]
+        assert one.value == pytest.approx(other.value)
+        assert width(other) == pytest.approx(width(one), rel=0.2), name
+        assert "groups" in other.interval.method
+
+
+def width(estimate) -> float:
+    return estimate.interval.high - estimate.interval.low
+
+
+def test_a_class_that_never_occurs_has_no_figures():
+    """None, never a zero that looks like failure."""
+    labels = np.array([0, 0, 1, 1, 1])
+    figures = class_estimates(np.eye(3)[labels], labels, 3, seed=0)[2]
+    for name in ("recall", "precision", "f1", "auc", "average_precision"):
+        assert figures[name].value is None
+    assert figures["specificity"].value == 1
+
+
+@pytest.mark.parametrize("grouped", [False, True], ids=["images", "groups"])
+def test_decisions_agree_with_counting(grouped):
+    """Sensitivity and the rest of a yes-or-no answer; at its own prevalence PPV is precision."""
+    generator = np.random.default_rng(19)
+    positive = generator.random(300) < 0.3
+    called = positive ^ (generator.random(300) < 0.2)
+    groups = np.arange(300) // 3 if grouped else None
+    plain = decision_estimates(called, positive, groups=groups, seed=0)
+    assert plain["sensitivity"].value == called[positive].mean()
+    assert plain["specificity"].value == (~called[~positive]).mean()
+    assert plain["ppv"].value == positive[called].mean()
+    assert plain["npv"].value == (~positive[~called]).mean()
+    same = decision_estimates(
+        called, positive, groups=groups, seed=0, prevalence=float(positive.mean())
+    )
+    rare = decision_estimates(called, positive, groups=groups, seed=0, prevalence=0.01)
+    for name in ("ppv", "npv"):
+        assert same[name].value == pytest.approx(plain[name].value)
+        assert rare[name].interval.low <= rare[name].value <= rare[name].interval.high
+    assert rare["ppv"].value < 0.1 < plain["ppv"].value
+
+
+def test_sensitivity_at_a_fixed_specificity_has_the_spread_of_resampled_images():
+    """Against a plain loop over resamples, with ties; and copies in groups change little."""
+    generator = np.random.default_rng(20)
+    positive = np.arange(200) % 3 == 0
+    scores = np.round(generator.normal(size=200) + 1.5 * positive, 1)
+    found = sensitivity_estimate(scores, positive, 0.9, seed=0)
+    assert found.value == sensitivity_at_specificity(scores, positive, 0.9)
+    draws = []
+    for _ in range(500):
+        rows = generator.integers(200, size=200)
+        draws.append(sensitivity_at_specificity(scores[rows], positive[rows], 0.9))
+    ends = np.quantile(draws, [0.025, 0.975])
+    np.testing.assert_allclose([found.interval.low, found.interval.high], ends, atol=0.05)
+    rows = np.repeat(np.arange(200), 4)
+    copies = sensitivity_estimate(scores[rows], positive[rows], 0.9, groups=rows, seed=0)
+    assert width(copies) == pytest.approx(width(found), rel=0.15)
+    assert sensitivity_estimate(scores, np.ones(200, bool), 0.9, seed=0).value is None
+
+
+def test_shares_and_means_of_images_and_groups():
+    """Wilson of images; copies in groups say no more; groups all alike have Wilson on groups."""
+    right = np.random.default_rng(21).random(120) < 0.7
+    assert share_estimate(right, seed=0).interval == wilson(right.sum(), 120)
+    rows = np.repeat(np.arange(120), 7)
+    copies = share_estimate(right[rows], groups=rows, seed=0)
+    assert width(copies) == pytest.approx(width(share_estimate(right, seed=0)), rel=0.15)
+    assert width(copies) == pytest.approx(width(mean_estimate(right * 1.0, seed=0)), rel=0.1)
+    alike = share_estimate(np.ones(12, dtype=bool), groups=np.arange(12) % 4, seed=0)
+    assert alike.interval.low == wilson(4, 4).low
+    assert "4 groups" in alike.interval.method
+    assert mean_estimate(np.ones(5), seed=0).interval is None
+    assert share_estimate(np.zeros(0, dtype=bool), seed=0).value is None

@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from headstart.metrics import METRICS, confusion_matrix, per_class_table, score, text_report
+from headstart.metrics import (
+    HEADLINES,
+    METRICS,
+    confusion_matrix,
+    per_class_table,
+    score,
+    text_report,
+)
 from headstart.metrics.classification import top_k_hits
 
 
@@ -21,6 +28,13 @@ def make_predictions(n: int = 300, num_classes: int = 7, seed: int = 0, present:
     logits = generator.normal(size=(n, num_classes)) + 1.5 * np.eye(num_classes)[labels]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return probabilities, labels
+
+
+def specificities(labels, predictions):
+    """Recall of 'not this class', a class."""
+    return [
+        sklearn_metrics.recall_score(labels != c, predictions != c) for c in range(labels.max() + 1)
+    ]
 
 
 def test_all_metrics_agree_with_sklearn():
@@ -42,6 +56,23 @@ def test_all_metrics_agree_with_sklearn():
         "macro_f1": sklearn_metrics.f1_score(labels, predictions, **averages),
         "macro_auc": sklearn_metrics.roc_auc_score(labels, probabilities, multi_class="ovr"),
         "log_loss": sklearn_metrics.log_loss(labels, probabilities, labels=classes),
+        "brier_score": sklearn_metrics.brier_score_loss(labels, probabilities, labels=classes),
+        "macro_average_precision": sklearn_metrics.average_precision_score(
+            np.eye(7)[labels], probabilities, average="macro"
+        ),
+        "matthews": sklearn_metrics.matthews_corrcoef(labels, predictions),
+        "macro_specificity": np.mean(specificities(labels, predictions)),
+        "weighted_specificity": np.average(
+            specificities(labels, predictions), weights=np.bincount(labels)
+        ),
+        **{
+            f"weighted_{name}": function(labels, predictions, average="weighted")
+            for name, function in (
+                ("precision", sklearn_metrics.precision_score),
+                ("recall", sklearn_metrics.recall_score),
+                ("f1", sklearn_metrics.f1_score),
+            )
+        },
     }
     got = score(probabilities, labels, 7)
     assert list(got) == METRICS.names()
@@ -61,6 +92,16 @@ def test_all_metrics_agree_with_torchmetrics():
         "top3_accuracy": reference.multiclass_accuracy(
             scores, targets, 7, average="micro", top_k=3
         ),
+        "macro_average_precision": reference.multiclass_average_precision(scores, targets, 7),
+        "matthews": reference.multiclass_matthews_corrcoef(scores, targets, 7),
+        "macro_specificity": reference.multiclass_specificity(scores, targets, 7),
+        "weighted_specificity": reference.multiclass_specificity(
+            scores, targets, 7, average="weighted"
+        ),
+        "weighted_precision": reference.multiclass_precision(
+            scores, targets, 7, average="weighted"
+        ),
+        "weighted_f1": reference.multiclass_f1_score(scores, targets, 7, average="weighted"),
     }
     for name, value in wanted.items():
         assert got[name] == pytest.approx(float(value), abs=1e-6)
@@ -110,6 +151,8 @@ def test_undefined_metrics_are_none():
     assert got["top3_accuracy"] is None
     assert got["top5_accuracy"] is None
     assert got["macro_auc"] is None
+    assert got["macro_average_precision"] is None
+    assert got["macro_specificity"] is None
     assert score(*make_predictions(20, 4), 4)["top3_accuracy"] is not None
 
 
@@ -123,11 +166,17 @@ def test_a_perfect_and_a_constant_answer():
     """Closed forms."""
     labels = np.arange(12) % 4
     perfect = score(np.eye(4)[labels], labels, 4)
-    assert all(value == 1 for name, value in perfect.items() if value and name != "log_loss")
+    losses = {"log_loss", "brier_score"}
+    assert all(perfect[name] == pytest.approx(0, abs=1e-12) for name in losses)
+    for name, value in perfect.items():
+        assert value == pytest.approx(1) or value is None or name in losses, name
     constant = score(np.full((12, 4), 0.25), labels, 4)
     assert constant["macro_auc"] == pytest.approx(0.5)
     assert constant["accuracy"] == pytest.approx(0.25)
     assert constant["log_loss"] == pytest.approx(np.log(4))
+    assert constant["brier_score"] == pytest.approx(0.75)  # (3/4)^2 + 3 (1/4)^2
+    assert constant["macro_average_precision"] == pytest.approx(0.25)
+    assert constant["matthews"] == 0
     assert constant["top3_accuracy"] == pytest.approx(0.75)
 
 
@@ -161,6 +210,10 @@ def test_per_class_table_and_text_report_agree_with_sklearn():
     )
     for column, values in zip(("precision", "recall", "f1", "support"), wanted, strict=True):
         np.testing.assert_allclose(table[column], values)
+    np.testing.assert_allclose(
+        table["specificity"],
+        [sklearn_metrics.recall_score(labels != c, probabilities.argmax(1) != c) for c in range(7)],
+    )
     report = text_report(probabilities, labels, tuple("abcdefg"))
     assert f"{score(probabilities, labels, 7)['macro_f1']:.4f}" in report
     assert all(f"\n           {name} " in report for name in "abcdefg")
@@ -187,5 +240,24 @@ def test_registered_metrics_say_how_they_are_resampled():
         assert spec.label
         if spec.interval == "wilson":
             assert spec.per_image is not None
+        assert (spec.interval == "influence") == (spec.influences is not None)
         if spec.interval == "bootstrap":
             assert (spec.from_counts is None) != (spec.per_image is None)
+
+
+def test_two_classes_have_the_usual_brier_score_and_correlation():
+    """(p - y)^2, and the correlation of two 0/1 columns."""
+    probabilities, labels = make_predictions(50, 2, 3)
+    got = score(probabilities, labels, 2)
+    assert got["brier_score"] == pytest.approx(((probabilities[:, 1] - labels) ** 2).mean())
+    correlation = np.corrcoef(labels, probabilities.argmax(1))[0, 1]
+    assert got["matthews"] == pytest.approx(correlation)
+    assert score(1 - probabilities, labels, 2)["matthews"] == pytest.approx(-correlation)
+
+
+def test_headlines_are_few_and_lead():
+    """Tables for people show nine figures, the first of the registry."""
+    names = [spec.name for spec in HEADLINES]
+    assert names == METRICS.names()[: len(names)]
+    assert names[0] == "accuracy"
+    assert len(names) == 9 < len(METRICS)

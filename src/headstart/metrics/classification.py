@@ -2,11 +2,12 @@
 
 All functions take `probabilities` (N, C), rows summing to one, and `labels` (N,) from 0 to
 C - 1.  The prediction is the most probable class, the first of equals.  A metric that is not
-defined, or is trivially one, is None: top k with C <= k, an area under the curve without
-positives or negatives.
+defined, or is trivially one, is None: top k with C <= k, an area under a curve without
+positives or negatives, specificity without negatives.
 
 Registered metrics say how their interval is made (`headstart.statistics` makes it): 'wilson'
-for a share of images, 'bootstrap' for what is not a plain share, 'influence' for the AUC.
+for a share of images, 'bootstrap' for what is not a plain share, 'influence' for the areas under
+curves.  `HEADLINES` are those that tables for people show; records keep all of `METRICS`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from functools import partial
 from typing import Literal
 
 import numpy as np
-from sklearn.metrics import classification_report, roc_auc_score
+from sklearn.metrics import classification_report
 
 from headstart.metrics import counts as by_counts
+from headstart.metrics import ranking
 from headstart.metrics.counts import ClassCounts, count_classes
 from headstart.records import Floats, Integers
 from headstart.registry import Registry
@@ -40,6 +42,10 @@ class MetricSpec:
         interval: how its interval is made.
         from_counts: the same metric from class counts, where it needs no more.
         per_image: (probabilities, labels) to (N,) values whose mean the metric is, if it is one.
+        influences: (probabilities, labels) to the value and (N,) influences on it, for metrics of
+            the order of scores: these are averaged over folds, never pooled.
+        headline: whether tables for people show it.
+        lowest: its smallest possible value.
     """
 
     name: str
@@ -49,10 +55,13 @@ class MetricSpec:
     interval: IntervalKind
     from_counts: Callable[[ClassCounts], Floats] | None = None
     per_image: Callable[[Floats, Integers], Floats] | None = None
+    influences: Callable[[Floats, Integers], ranking.Influences | None] | None = None
+    headline: bool = False
+    lowest: float = 0.0
 
     @property
     def averages_classes(self) -> bool:
-        """Whether it is a mean over classes, in [0, 1], and not over images."""
+        """Whether it is made of classes' figures, at most 1, and not a mean over images."""
         return self.per_image is None
 
 
@@ -123,27 +132,37 @@ def log_loss(probabilities: Floats, labels: Integers) -> float:
     return float(log_losses(probabilities, labels).mean())
 
 
-def scorable_classes(labels: Integers, num_classes: int) -> Integers:
-    """Classes that have both positives and negatives."""
-    support = np.bincount(labels, minlength=num_classes)
-    return np.flatnonzero((support > 0) & (support < len(labels))).astype(np.int64)
+def brier_scores(probabilities: Floats, labels: Integers) -> Floats:
+    """(N,) squared distance of the probabilities from the truth, sum_c (p_c - y_c)^2.
+
+    From 0 to 2 as Brier (1950) has it; halved for two classes, where that is the usual
+    (p - y)^2.  scikit-learn does the same.
+    """
+    wrong = probabilities.astype(np.float64)
+    wrong[np.arange(len(labels)), labels] -= 1.0
+    squares = (wrong**2).sum(axis=1)
+    return np.asarray(squares / 2 if probabilities.shape[1] == 2 else squares)
 
 
-def macro_auc(probabilities: Floats, labels: Integers) -> float | None:
-    """Mean one-vs-rest area under the ROC curve over the scorable classes; None without any."""
-    classes = scorable_classes(labels, probabilities.shape[1])
-    if not len(classes):
+def brier_score(probabilities: Floats, labels: Integers) -> float:
+    """Mean of `brier_scores`."""
+    return float(brier_scores(probabilities, labels).mean())
+
+
+def macro_specificity(probabilities: Floats, labels: Integers) -> float | None:
+    """Mean specificity over the classes that occur; None where all labels are equal."""
+    if (labels == labels[0]).all():
         return None
-    areas = [roc_auc_score(labels == c, probabilities[:, c]) for c in classes]
-    return float(np.mean(areas))
+    return _from_counts(by_counts.macro_specificity, probabilities, labels)
 
 
 def per_class_table(probabilities: Floats, labels: Integers) -> dict[str, Floats | Integers]:
-    """Columns precision, recall, f1 and support, each (C,); zero where a class is absent."""
+    """Columns precision, recall, specificity, f1 and support, each (C,); zero where undefined."""
     counts = count_classes(labels, predict(probabilities), probabilities.shape[1])
     return {
         "precision": by_counts.precision(counts),
         "recall": by_counts.recall(counts),
+        "specificity": by_counts.specificity(counts),
         "f1": by_counts.f1(counts),
         "support": np.asarray(counts.support, dtype=np.int64),
     }
@@ -175,16 +194,24 @@ def _from_counts(
 
 
 def _register_count_metric(
-    name: str, label: str, function: Callable[[ClassCounts], Floats]
+    name: str,
+    label: str,
+    of_counts: Callable[[ClassCounts], Floats],
+    *,
+    headline: bool = False,
+    lowest: float = 0.0,
+    function: Callable[[Floats, Integers], float | None] | None = None,
 ) -> None:
     """Register a metric of class counts with a bootstrap interval."""
     METRICS.register(
         MetricSpec(
             name=name,
             label=label,
-            function=partial(_from_counts, function),
+            function=function or partial(_from_counts, of_counts),
             interval="bootstrap",
-            from_counts=function,
+            from_counts=of_counts,
+            headline=headline,
+            lowest=lowest,
         )
     )
 
@@ -197,9 +224,12 @@ METRICS.register(
         interval="wilson",
         from_counts=by_counts.accuracy,
         per_image=hits,
+        headline=True,
     )
 )
-_register_count_metric("balanced_accuracy", "Balanced accuracy", by_counts.balanced_accuracy)
+_register_count_metric(
+    "balanced_accuracy", "Balanced accuracy", by_counts.balanced_accuracy, headline=True
+)
 for _k in (3, 5):
     METRICS.register(
         MetricSpec(
@@ -208,13 +238,23 @@ for _k in (3, 5):
             function=partial(top_k_accuracy, k=_k),
             interval="wilson",
             per_image=partial(top_k_hits, k=_k),
+            headline=True,
         )
     )
-_register_count_metric("macro_precision", "Macro precision", by_counts.macro_precision)
-_register_count_metric("macro_recall", "Macro recall", by_counts.macro_recall)
-_register_count_metric("macro_f1", "Macro F1", by_counts.macro_f1)
+_register_count_metric(
+    "macro_precision", "Macro precision", by_counts.macro_precision, headline=True
+)
+_register_count_metric("macro_recall", "Macro recall", by_counts.macro_recall, headline=True)
+_register_count_metric("macro_f1", "Macro F1", by_counts.macro_f1, headline=True)
 METRICS.register(
-    MetricSpec(name="macro_auc", label="Macro AUC", function=macro_auc, interval="influence")
+    MetricSpec(
+        name="macro_auc",
+        label="Macro AUC",
+        function=ranking.macro_auc,
+        interval="influence",
+        influences=ranking.auc_influences,
+        headline=True,
+    )
 )
 METRICS.register(
     MetricSpec(
@@ -224,5 +264,40 @@ METRICS.register(
         bigger_is_better=False,
         interval="bootstrap",
         per_image=log_losses,
+        headline=True,
     )
 )
+METRICS.register(
+    MetricSpec(
+        name="brier_score",
+        label="Brier score",
+        function=brier_score,
+        bigger_is_better=False,
+        interval="bootstrap",
+        per_image=brier_scores,
+    )
+)
+METRICS.register(
+    MetricSpec(
+        name="macro_average_precision",
+        label="Macro average precision",
+        function=ranking.macro_average_precision,
+        interval="influence",
+        influences=ranking.average_precision_influences,
+    )
+)
+_register_count_metric("matthews", "Matthews correlation", by_counts.matthews, lowest=-1.0)
+_register_count_metric(
+    "macro_specificity",
+    "Macro specificity",
+    by_counts.macro_specificity,
+    function=macro_specificity,
+)
+_register_count_metric("weighted_precision", "Weighted precision", by_counts.weighted_precision)
+_register_count_metric("weighted_recall", "Weighted recall", by_counts.weighted_recall)
+_register_count_metric(
+    "weighted_specificity", "Weighted specificity", by_counts.weighted_specificity
+)
+_register_count_metric("weighted_f1", "Weighted F1", by_counts.weighted_f1)
+
+HEADLINES = tuple(spec for spec in METRICS if spec.headline)

@@ -75,6 +75,20 @@ def recall(counts: ClassCounts) -> Floats:
     return divide(counts.hits, counts.support)
 
 
+def specificity(counts: ClassCounts) -> Floats:
+    """(..., C) share of the other classes' images that are not predicted as the class."""
+    negatives, wrong = others(counts)
+    return divide(negatives - wrong, negatives)
+
+
+def others(counts: ClassCounts) -> tuple[Floats, Floats]:
+    """(..., C) images of the other classes, and how many of them are predicted as the class."""
+    support = np.asarray(counts.support, dtype=np.float64)
+    return support.sum(-1, keepdims=True) - support, np.asarray(
+        counts.predicted - counts.hits, dtype=np.float64
+    )
+
+
 def f1(counts: ClassCounts) -> Floats:
     """(..., C) harmonic mean of precision and recall, 2 hits / (support + predicted)."""
     return divide(2 * counts.hits, counts.support + counts.predicted)
@@ -93,6 +107,52 @@ def macro_recall(counts: ClassCounts) -> Floats:
 def macro_f1(counts: ClassCounts) -> Floats:
     """(...) mean F1 over the classes that occur."""
     return _macro(f1(counts), counts)
+
+
+def macro_specificity(counts: ClassCounts) -> Floats:
+    """(...) mean specificity over the classes that occur and are not all there is."""
+    negatives, _ = others(counts)
+    scored = (counts.support + counts.predicted > 0) & (negatives > 0)
+    return divide((specificity(counts) * scored).sum(-1), scored.sum(-1))
+
+
+def weighted_precision(counts: ClassCounts) -> Floats:
+    """(...) mean precision, each class weighted by its images."""
+    return _weighted(precision(counts), counts)
+
+
+def weighted_recall(counts: ClassCounts) -> Floats:
+    """(...) mean recall, each class weighted by its images: the accuracy."""
+    return _weighted(recall(counts), counts)
+
+
+def weighted_specificity(counts: ClassCounts) -> Floats:
+    """(...) mean specificity, each class weighted by its images."""
+    return _weighted(specificity(counts), counts)
+
+
+def weighted_f1(counts: ClassCounts) -> Floats:
+    """(...) mean F1, each class weighted by its images."""
+    return _weighted(f1(counts), counts)
+
+
+def matthews(counts: ClassCounts) -> Floats:
+    """(...) Matthews correlation for C classes, zero where labels or predictions are constant.
+
+    (n h - sum_c t_c p_c) / sqrt((n^2 - sum_c t_c^2) (n^2 - sum_c p_c^2)) with n images, h hits,
+    support t and predictions p (Gorodkin 2004).
+    """
+    support = np.asarray(counts.support, dtype=np.float64)
+    predicted = np.asarray(counts.predicted, dtype=np.float64)
+    n = support.sum(-1)
+    covariance = n * counts.hits.sum(-1) - (support * predicted).sum(-1)
+    squares = (n**2 - (support**2).sum(-1)) * (n**2 - (predicted**2).sum(-1))
+    return divide(covariance, np.sqrt(np.maximum(squares, 0.0)))
+
+
+def _weighted(values: Floats, counts: ClassCounts) -> Floats:
+    """(...) mean of (..., C) values with the support as weights."""
+    return divide((values * counts.support).sum(-1), counts.support.sum(-1))
 
 
 def _macro(values: Floats, counts: ClassCounts) -> Floats:

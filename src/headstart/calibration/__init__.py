@@ -1,0 +1,37 @@
+"""Calibration: do probabilities mean what they say, and one temperature to mend it."""
+
+from headstart.calibration.errors import (
+    CalibrationFigures,
+    ReliabilityBins,
+    answer_reliability,
+    calibration_error,
+    calibration_figures,
+    calibration_interval,
+    classwise_calibration_error,
+    debiased_calibration_error,
+    reliability_bins,
+)
+from headstart.calibration.temperature import (
+    Temperature,
+    apply_temperature,
+    cross_fit_temperature,
+    fit_temperature,
+    log_probabilities,
+)
+
+__all__ = [
+    "CalibrationFigures",
+    "ReliabilityBins",
+    "Temperature",
+    "answer_reliability",
+    "apply_temperature",
+    "calibration_error",
+    "calibration_figures",
+    "calibration_interval",
+    "classwise_calibration_error",
+    "cross_fit_temperature",
+    "debiased_calibration_error",
+    "fit_temperature",
+    "log_probabilities",
+    "reliability_bins",
+]

@@ -1,0 +1,249 @@
+"""Sets of classes that hold the right one as often as promised (Vovk et al. 2005).
+
+Split conformal prediction: images that the model did not learn from get a score of how badly
+their true class fits.  The threshold is the k-th smallest of n scores, k = ceil((n + 1)(1 -
+alpha)); a new image's set is every class whose score is at most the threshold.  If calibration
+images and new ones are exchangeable, the set holds the true class with a chance of at least
+1 - alpha, on average over calibration sets, whatever the model.
+
+'lac' scores 1 - p_y and gives the smallest sets on average (Sadinle, Lei and Wasserman 2019).
+'aps' scores the probability of all classes at least as likely as y (Romano, Sesia and Candes
+2020, not randomised): larger sets, meant to be more even over easy and hard images.  Sets of
+either may be empty: no class fits as well as those of the calibration images did.
+
+By class (Mondrian, Vovk 2012) each class has its own threshold from its own images, and the
+promise holds for each class; a class needs at least ceil(1 / alpha) - 1 images.
+
+What the promise does not cover is said in `APPROXIMATE`, `GROUPED` and `GUARANTEED`, which
+reports print beside the figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError, UsageError
+from headstart.records import Floats, Integers
+from headstart.statistics import LEVEL, Estimate, Groups, mean_estimate, share_estimate
+
+ScoreName = Literal["lac", "aps"]
+Bools = npt.NDArray[np.bool_]
+
+APPROXIMATE = (
+    "approximate: the thresholds come from out-of-fold scores, the answers from a model fitted "
+    "again on all training images; there is no finite-sample guarantee"
+)
+GUARANTEED = (
+    "the thresholds come from images that the model never saw; for new images from the same "
+    "source the guarantee holds on average over such calibration images"
+)
+GROUPED = (
+    "images of one group are not exchangeable with those of another: the guarantee is for a new "
+    "image of these groups; for a new group the coverage is approximate"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConformalRule:
+    """How sets of classes are made.
+
+    Attributes:
+        alpha: share of sets that may miss the true class.
+        score: 'lac' or 'aps'.
+        by_class: whether each class has a threshold of its own.
+        thresholds: C thresholds, all equal unless `by_class`.
+        num_images: C images that each threshold comes from.
+    """
+
+    alpha: float
+    score: ScoreName = "lac"
+    by_class: bool = False
+    thresholds: tuple[float, ...]
+    num_images: tuple[int, ...]
+
+    def sets(self, probabilities: Floats) -> Bools:
+        """(N, C) True where a class belongs to the image's set."""
+        return class_scores(probabilities, self.score) <= np.array(self.thresholds)
+
+
+def images_needed(alpha: float) -> int:
+    """Fewest calibration images for which a threshold exists: ceil(1 / alpha) - 1.
+
+    Raises:
+        UsageError: alpha is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(
+            f"`alpha`, the share of sets that may miss, lies between 0 and 1, ends excluded, got "
+            f"{alpha}. Give for example 0.1."
+        )
+    return math.ceil(1 / alpha - 1e-9) - 1
+
+
+def conformal_threshold(scores: Floats, alpha: float) -> float:
+    """The k-th smallest of n scores, k = ceil((n + 1)(1 - alpha)).
+
+    Args:
+        scores: (n,) finite scores of the true classes of calibration images.
+        alpha: share that may be missed.
+
+    Raises:
+        UsageError: alpha is not between 0 and 1.
+        DataError: too few scores; the message has the number needed.
+    """
+    needed, n = images_needed(alpha), len(scores)
+    if n < needed:
+        raise DataError(
+            f"A threshold that misses at most {alpha:g} needs at least {needed} images, got {n}. "
+            "Give more images, or a larger alpha."
+        )
+    rank = min(n, math.ceil((n + 1) * (1 - alpha) - 1e-9))  # 20 x 0.95 is above 19 in floats
+    return float(np.sort(scores)[rank - 1])
+
+
+def class_scores(probabilities: Floats, score: ScoreName) -> npt.NDArray[np.float64]:
+    """(N, C) how badly each class fits each image, from (N, C) probabilities."""
+    fit = probabilities.astype(np.float64)
+    if score == "lac":
+        return 1 - fit
+    order = np.argsort(-fit, axis=1, kind="stable")
+    ranked = np.take_along_axis(fit, order, axis=1)
+    scores = np.empty_like(fit)
+    summed = np.cumsum(ranked, axis=1)
+    summed[:, -1] = 1.0  # all classes, whatever rounding makes of the sum
+    np.put_along_axis(scores, order, np.minimum(summed, 1.0), axis=1)
+    return scores
+
+
+def fit_conformal(
+    probabilities: Floats,
+    labels: Integers,
+    class_names: Sequence[str],
+    *,
+    alpha: float = 0.1,
+    score: ScoreName = "lac",
+    by_class: bool = False,
+) -> ConformalRule:
+    """Thresholds from images that the model did not learn from.
+
+    Args:
+        probabilities: (N, C), calibrated ones where there is a temperature.
+        labels: (N,) int64.
+        class_names: C names, for messages.
+        alpha: share of sets that may miss.
+        score: 'lac' or 'aps'.
+        by_class: a threshold for each class.
+
+    Raises:
+        UsageError: alpha or the score cannot be.
+        DataError: too few images, of a class or in all; the message has the number needed.
+    """
+    if score not in ("lac", "aps"):
+        raise UsageError(f"A conformal score is 'lac' or 'aps', got '{score}'.")
+    own = class_scores(probabilities, score)[np.arange(len(labels)), labels]
+    counts = np.bincount(labels, minlength=len(class_names))
+    if by_class:
+        _check_classes(counts, class_names, alpha)
+        thresholds = [conformal_threshold(own[labels == c], alpha) for c in range(len(counts))]
+    else:
+        thresholds = [conformal_threshold(own, alpha)] * len(class_names)
+        counts = np.full(len(class_names), len(labels))
+    return ConformalRule(
+        alpha=alpha,
+        score=score,
+        by_class=by_class,
+        thresholds=tuple(thresholds),
+        num_images=tuple(int(count) for count in counts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFigures:
+    """What sets of classes are worth on labelled images.
+
+    Attributes:
+        num_images: how many were judged.
+        coverage: share of sets that hold the true class.
+        mean_size: classes in a set.
+        single_fraction: share of sets of one class: the answers that need no second look.
+        empty_fraction: share of sets of none.
+        class_coverage: C coverages of the images of each class.
+        class_mean_size: C mean sizes, NaN for a class without images.
+    """
+
+    num_images: int
+    coverage: Estimate
+    mean_size: Estimate
+    single_fraction: float
+    empty_fraction: float
+    class_coverage: tuple[Estimate, ...]
+    class_mean_size: tuple[float, ...]
+
+
+def evaluate_sets(
+    sets: Bools,
+    labels: Integers,
+    *,
+    groups: Groups | None = None,
+    seed: int,
+    level: float = LEVEL,
+) -> SetFigures:
+    """Coverage and size of sets, in all and by class, with intervals.
+
+    Args:
+        sets: (N, C) from `ConformalRule.sets`, of images that no threshold comes from.
+        labels: (N,) int64.
+        groups: (N,) or None; drawn whole where given.
+        seed: of the resampling.
+        level: coverage of the intervals.
+    """
+    if sets.ndim != 2 or len(sets) != len(labels) or not len(labels):
+        raise ValueError(
+            f"`sets` must be (N, C) with one row a label and N > 0, got {sets.shape} for "
+            f"{len(labels)} labels."
+        )
+    held = sets[np.arange(len(labels)), labels]
+    sizes = sets.sum(axis=1).astype(np.float64)
+    classes = range(sets.shape[1])
+    return SetFigures(
+        num_images=len(labels),
+        coverage=share_estimate(held, groups=groups, seed=seed, level=level),
+        mean_size=mean_estimate(sizes, groups=groups, seed=seed, level=level),
+        single_fraction=float((sizes == 1).mean()),
+        empty_fraction=float((sizes == 0).mean()),
+        class_coverage=tuple(
+            share_estimate(
+                held[labels == c],
+                groups=None if groups is None else groups[labels == c],
+                seed=seed,
+                level=level,
+            )
+            for c in classes
+        ),
+        class_mean_size=tuple(
+            float(sizes[labels == c].mean()) if (labels == c).any() else math.nan for c in classes
+        ),
+    )
+
+
+def _check_classes(counts: Integers, class_names: Sequence[str], alpha: float) -> None:
+    """Refuse thresholds by class where a class is too small, and name it with its number."""
+    needed = images_needed(alpha)
+    small = [
+        f"'{name}' has {count}"
+        for name, count in zip(class_names, counts, strict=True)
+        if count < needed
+    ]
+    if small:
+        listed = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
+        raise DataError(
+            f"Sets by class that miss at most {alpha:g} need at least {needed} images of every "
+            f"class, but {listed}. Add images, give a larger alpha, or make sets for all classes "
+            "together."
+        )
