@@ -4,6 +4,7 @@
 
     run = headstart.run(data="flowers/", out="runs/flowers")
     predictions = headstart.load("runs/flowers").predict(["a.jpg", "b.jpg"])
+    classifier = headstart.ImageClassifier(backbone="mini").fit(paths, labels)  # scikit-learn's way
 
 Importing the package costs milliseconds: torch and everything behind it load on first use.
 """
@@ -17,8 +18,9 @@ from headstart import torchvision_remedy
 
 if TYPE_CHECKING:
     from headstart.api import load, run
+    from headstart.estimator import ImageClassifier
 
-__all__ = ["__version__", "load", "run"]
+__all__ = ["ImageClassifier", "__version__", "load", "run"]
 __version__ = "0.1.0"
 
 torchvision_remedy.install()
@@ -35,6 +37,10 @@ def __getattr__(name: str) -> Any:
         from headstart import api
 
         return getattr(api, name)
+    if name == "ImageClassifier":
+        from headstart.estimator import ImageClassifier
+
+        return ImageClassifier
     raise AttributeError(f"module 'headstart' has no attribute '{name}'")
 
 
