@@ -21,6 +21,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's store, weights or data settings."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("HEADSTART_CACHE", str(folder))
+    monkeypatch.setenv("HEADSTART_OFFLINE", "1")
     monkeypatch.delenv("HEADSTART_WEIGHTS", raising=False)
     return folder
 

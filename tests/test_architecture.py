@@ -18,24 +18,31 @@ TIERS = {
     "errors": 0, "registry": 0, "records": 0, "runtime": 0, "files": 0, "progress": 0,
     "torchvision_remedy": 0,
     "heads": 1, "metrics": 1, "statistics": 1, "splitting": 1, "plots": 1, "data": 1,
-    "backbones": 1,
+    "backbones": 1, "calibration": 1, "conformal": 1, "outliers": 1, "comparison": 1,
     "inference": 2, "features": 2,
-    "bundle": 3,
+    "bundle": 3, "audit": 3, "finetune": 3,
     "runs": 4,
+    "studies": 5,
+    "report": 6,
     "recipes": 7,
-    "api": 8, "survey": 8,
+    "api": 8, "survey": 8, "estimator": 8,
     "cli": 9,
 }  # fmt: skip
 # Arrows on one tier.
 SIDEWAYS = {
     ("features", "inference"),
     ("statistics", "metrics"),
+    ("calibration", "metrics"), ("calibration", "statistics"),
+    ("conformal", "statistics"), ("outliers", "statistics"), ("comparison", "statistics"),
     ("api", "survey"),
     ("registry", "errors"),
     ("runtime", "errors"),
     ("files", "errors"),
+}  # fmt: skip
+NUMERIC = {
+    *("heads", "metrics", "statistics", "splitting"),
+    *("calibration", "conformal", "outliers", "comparison"),
 }
-NUMERIC = {"heads", "metrics", "statistics", "splitting"}
 NUMERIC_MAY_IMPORT = NUMERIC | {"errors", "registry", "records"}
 
 
@@ -77,7 +84,9 @@ def test_numeric_rooms_know_only_numbers(path):
 
 
 def test_public_surface():
-    assert sorted(headstart.__all__) == ["__version__", "load", "run"]
+    assert sorted(headstart.__all__) == ["ImageClassifier", "__version__", "load", "run"]
+    for name in headstart.__all__:
+        assert getattr(headstart, name)
     with pytest.raises(AttributeError):
         headstart.nothing  # noqa: B018
 

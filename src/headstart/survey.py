@@ -9,6 +9,7 @@ from pathlib import Path
 from headstart.backbones.survey import survey_backbones
 from headstart.backbones.weights import WEIGHTS_VARIABLE
 from headstart.data import DATASETS
+from headstart.data.packed.downloads import find_file
 from headstart.features import cache_folder, list_cache
 from headstart.runs.record import versions
 from headstart.runtime import choose_execution, machine
@@ -36,8 +37,8 @@ def weights_at_hand() -> dict[str, object]:
     """Backbones whose weights are here, and where to put the others'."""
     found: dict[str, object] = {
         entry["name"]: entry["weights"]
-        for entry in survey_backbones()
-        if entry["weights"] != "from the hub"
+        for entry in survey_backbones(measure=False)
+        if entry["at_hand"]
     }
     folder = os.environ.get(WEIGHTS_VARIABLE)
     if folder is None:
@@ -55,13 +56,14 @@ def data_at_hand() -> dict[str, object]:
     found: dict[str, object] = {}
     folder = os.environ.get(DATA_VARIABLE)
     for spec in DATASETS:
-        place = Path(folder or "") / spec.name
-        if spec.name == "digits":
+        places = [find_file(spec.name, file) for file in spec.files]
+        if not spec.files:
             found[spec.name] = "at hand (part of scikit-learn)"
-        elif folder and place.is_dir():
-            found[spec.name] = f"at hand in {place}"
+        elif all(places):
+            found[spec.name] = f"at hand in {Path(str(places[0])).parent}"
         else:
-            found[spec.name] = f"missing; put its idx files into {DATA_VARIABLE}/{spec.name}/"
+            files = ", ".join(spec.files)
+            found[spec.name] = f"missing; put {files} into {DATA_VARIABLE}/{spec.name}/"
     found[DATA_VARIABLE] = folder or "not set"
     return found
 

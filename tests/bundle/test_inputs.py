@@ -22,11 +22,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
 def classifier(tmp_path_factory):
     network = build_network(find_backbone("mini"), weights="none", image_size=32, seed=3)
     generator = torch.Generator().manual_seed(0)
-    head = FittedHead(
-        kind="logistic",
-        penalty=0.1,
-        coef=torch.randn(2, network.num_features, generator=generator),
-        intercept=torch.zeros(2),
+    head = FittedHead.linear(
+        torch.randn(2, network.num_features, generator=generator), torch.zeros(2), penalty=0.1
     )
     folder = tmp_path_factory.mktemp("bundle") / "model"
     save_bundle(folder, network=network, head=head, class_names=CLASSES, about={})

@@ -104,10 +104,7 @@ def test_a_terminal_gets_no_command_from_a_files_name(tmp_path):
     from headstart.bundle import FittedHead, save_bundle
 
     network = build_network(find_backbone("mini"), weights="none", image_size=32)
-    head = FittedHead(
-        kind="logistic", penalty=1.0,
-        coef=torch.zeros(2, network.num_features), intercept=torch.zeros(2),
-    )  # fmt: skip
+    head = FittedHead.linear(torch.zeros(2, network.num_features), torch.zeros(2), penalty=1.0)
     save_bundle(
         tmp_path / "model", network=network, head=head, class_names=("süß", "herb"), about={}
     )

@@ -12,10 +12,10 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
-from headstart.bundle.format import FittedHead, read_bundle, read_preprocessing, read_spec
+from headstart.bundle.format import read_bundle, read_head, read_preprocessing, read_spec
 from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
-from headstart.heads import linear_probabilities
+from headstart.heads import head_probabilities
 from headstart.inference import FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, Integers, Predictions
@@ -51,15 +51,10 @@ class Classifier:
                 if k.startswith("backbone.")
             }
             network = rebuild_network(spec, backbone, preprocessing, record)
-            self.head = FittedHead(
-                kind=contents.about["head"]["kind"],
-                penalty=contents.about["head"]["penalty"],
-                coef=contents.state["head.coef"],
-                intercept=contents.state["head.intercept"],
-            )
-            if self.head.coef.shape[1] != network.num_features:
+            self.head = read_head(contents.about, contents.state)
+            if self.head.num_inputs != network.num_features:
                 raise BundleError(
-                    f"The head of the bundle '{folder}' takes {self.head.coef.shape[1]} features, "
+                    f"The head of the bundle '{folder}' takes {self.head.num_inputs} features, "
                     f"its backbone gives {network.num_features}. Write it again from its run."
                 )
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
@@ -99,7 +94,7 @@ class Classifier:
         problems = [""] * count
         with progress.phase("Predicting", count) as advance:
             for rows, facts, values in self.extractor.extract(source, range(count)):
-                found = linear_probabilities(values, self.head.coef, self.head.intercept)
+                found = head_probabilities(values, self.head.layers)
                 for row, record, row_probabilities in zip(rows, facts, found, strict=True):
                     problems[row] = record.problem
                     if not record.problem:

@@ -1,11 +1,15 @@
 """The files of a bundle: written whole, read with every digest checked, no code in them.
 
     bundle.json          classes, backbone, preprocessing, head, licences, where it comes from
-    weights.safetensors  `backbone.*` tensors, `head.coef` (C, D), `head.intercept` (C)
+    weights.safetensors  `backbone.*` tensors; of each dense layer of the head `head.0.weight`
+                         (out, in) and `head.0.bias` (out,), then `head.1.*`, ...
     manifest.json        SHA-256 of every file above; its own SHA-256 is the bundle's root digest
 
 The digests prove that nothing changed since the bundle was written; comparing the root digest
 with one that was kept elsewhere proves that it is the same bundle.
+
+Schema 2 brought heads of several layers; schema 1 held `head.coef` and `head.intercept` and still
+loads.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +32,16 @@ from headstart.backbones.networks import LARGEST_SIZE, SMALLEST_SIZE
 from headstart.data.decoding import DECODER_VERSION
 from headstart.errors import BundleError
 from headstart.files import digest_file, storage_errors, write_json
+from headstart.heads import HEADS, Layers
 from headstart.records import Preprocessing
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
 INTERPOLATIONS = ("bilinear", "bicubic")
+MOST_LAYERS = 16
+TUNED = "tuned"  # a head that learnt together with its backbone
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 State = dict[str, torch.Tensor]
@@ -42,19 +49,28 @@ State = dict[str, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FittedHead:
-    """A linear head over pooled features.
+    """A head over pooled features.
 
     Attributes:
         kind: name of the head in its registry.
-        penalty: the L2 penalty it was fitted with.
-        coef: (C, D) float32.
-        intercept: (C,) float32.
+        layers: dense layers, rectified in between; float32.
+        chosen: what was chosen for it (a penalty, a number of epochs), for the record.
     """
 
     kind: str
-    penalty: float
-    coef: torch.Tensor
-    intercept: torch.Tensor
+    layers: Layers
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def linear(cls, coef: torch.Tensor, intercept: torch.Tensor, *, penalty: float) -> FittedHead:
+        """A logistic head of (C, D) coefficients and (C,) intercepts."""
+        layers = ((coef.float(), intercept.float()),)
+        return cls(kind="logistic", layers=layers, chosen={"penalty": penalty})
+
+    @property
+    def num_inputs(self) -> int:
+        """D, the features it takes."""
+        return int(self.layers[0][0].shape[1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -127,7 +143,7 @@ def describe(
         },
         "preprocessing": asdict(network.preprocessing),
         "decoder_version": DECODER_VERSION,
-        "head": {"kind": head.kind, "penalty": head.penalty},
+        "head": {"kind": head.kind, "num_layers": len(head.layers), "chosen": dict(head.chosen)},
         "about": dict(about),
     }
 
@@ -136,8 +152,9 @@ def tensors(network: Network, head: FittedHead) -> State:
     """Every tensor by name; halved where 16 bits hold the same values."""
     state = {f"backbone.{k}": v for k, v in network.module.state_dict().items()}
     packed = {name: halved(tensor) for name, tensor in state.items()}
-    packed["head.coef"] = head.coef.float()
-    packed["head.intercept"] = head.intercept.float()
+    for number, (weight, bias) in enumerate(head.layers):
+        packed[f"head.{number}.weight"] = weight.float()
+        packed[f"head.{number}.bias"] = bias.float()
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in packed.items()}
 
 
@@ -235,14 +252,14 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
         if not isinstance(about.get(name), dict):
             raise BundleError(f"The bundle '{folder}' has no '{name}'. Write it again.")
     names, preprocessing = about.get("class_names"), about["preprocessing"]
-    coef, intercept = state.get("head.coef"), state.get("head.intercept")
+    layers = head_layers(about, state)
     size, means = preprocessing.get("size"), (preprocessing.get("mean"), preprocessing.get("std"))
     count = len(names) if isinstance(names, list) else 0
     checks = {
         "class_names": count > 1 and all(isinstance(n, str) for n in names or ())
         and len(set(names or ())) == count,
         "decoder_version": about.get("decoder_version") == DECODER_VERSION,
-        "head.kind": about["head"].get("kind") == "logistic",
+        "head.kind": about["head"].get("kind") in (*HEADS.names(), TUNED),
         "preprocessing.size": type(size) is int
         and SMALLEST_SIZE <= (size or 0) <= LARGEST_SIZE,
         "preprocessing.resize": preprocessing.get("resize") == "squash",
@@ -255,9 +272,8 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
             bool(tensor.isfinite().all()) for name, tensor in state.items()
             if name.startswith("backbone.") and tensor.is_floating_point()
         ),
-        "head.coef and head.intercept": coef is not None and intercept is not None
-        and coef.ndim == 2 and len(coef) == count and intercept.shape == (count,)
-        and bool(coef.isfinite().all()) and bool(intercept.isfinite().all()),
+        "head.*": fit_together(layers, count)
+        and len(layers) == (1 if about["schema_version"] == 1 else about["head"].get("num_layers")),
     }  # fmt: skip
     for name, good in checks.items():
         if not good:
@@ -265,6 +281,38 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
                 f"The bundle '{folder}' holds a '{name}' that this Headstart ({__version__}) "
                 "cannot answer from. Update Headstart, or write the bundle again from its run."
             )
+
+
+def head_layers(about: dict[str, Any], state: State) -> Layers:
+    """The layers of the head, as far as their tensors are there; schema 1 held one."""
+    if about["schema_version"] == 1:
+        names = [("head.coef", "head.intercept")]
+    else:
+        count = about["head"].get("num_layers")
+        known = type(count) is int and 0 < count <= MOST_LAYERS
+        names = [(f"head.{i}.weight", f"head.{i}.bias") for i in range(count if known else 0)]
+    return tuple((state[w], state[b]) for w, b in names if w in state and b in state)
+
+
+def fit_together(layers: Layers, num_classes: int) -> bool:
+    """Whether each layer takes what the one before gives, and the last gives the classes."""
+    width = None
+    for weight, bias in layers:
+        if weight.ndim != 2 or bias.shape != (len(weight),):
+            return False
+        if width is not None and weight.shape[1] != width:
+            return False
+        if not (bool(weight.isfinite().all()) and bool(bias.isfinite().all())):
+            return False
+        width = len(weight)
+    return width == num_classes
+
+
+def read_head(about: dict[str, Any], state: State) -> FittedHead:
+    """The head of a bundle whose contents were checked."""
+    stored = about["head"]
+    chosen = {"penalty": stored["penalty"]} if "penalty" in stored else stored["chosen"]
+    return FittedHead(kind=stored["kind"], layers=head_layers(about, state), chosen=chosen)
 
 
 def load_tensors(path: Path) -> State:
@@ -281,12 +329,11 @@ def load_tensors(path: Path) -> State:
 
 def read_spec(about: dict[str, Any], folder: Path) -> tuple[BackboneSpec, WeightsRecord]:
     """The backbone that a bundle names; only plain architecture names pass."""
-    from headstart.backbones.catalogue import timm_architectures
+    from headstart.backbones.catalogue import known_architectures
 
     backbone = about["backbone"]
     origin, architecture = backbone["origin"], backbone["architecture"]
-    known = ["mini"] if origin == "own" else timm_architectures() if origin == "timm" else []
-    if architecture not in known:
+    if architecture not in known_architectures(origin):
         raise BundleError(
             f"The bundle '{folder}' needs the network '{architecture}' of '{origin}', which this "
             "installation does not have. Update Headstart and timm."

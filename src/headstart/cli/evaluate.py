@@ -18,6 +18,8 @@ def command(
     data: Text = typer.Option(
         None, help="Labelled pictures in class folders; without it the run's own figures."
     ),
+    columns: Text = typer.Option(None, help="Unusual columns of a manifest: label=finding."),
+    group_by: Text = typer.Option(None, help="Column or regular expression: groups of images."),
     out: Text = typer.Option(None, help="Folder for predictions, report and confusion matrix."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     precision: str = typer.Option("auto", help="auto, bfloat16 or float32."),
@@ -41,6 +43,8 @@ def command(
             device=device,
             precision=precision,
             progress=for_terminal(),
+            columns=columns,
+            group_by=group_by,
         )
     if json:
         print_json(figures)
@@ -66,4 +70,5 @@ def own_figures(run: Path) -> dict[str, Any]:
             f"The run '{run}' is not finished. Go on with: headstart run --resume --out {run}"
         )
     figures = read_metrics(run)
-    return {name.replace("_", "-"): part for name, part in figures.items()}
+    parts = {name: part for name, part in figures.items() if name in ("cross_validation", "test")}
+    return {name.replace("_", "-"): part for name, part in parts.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from headstart.files import without_nan
-from headstart.metrics import METRICS
+from headstart.metrics import HEADLINES
 
 INTERVAL = "95 %"
 WIDEST = 120
@@ -36,8 +36,8 @@ def print_figures(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     table.add_column("", no_wrap=True)
     for title in parts:
         table.add_column(Text(title), no_wrap=True)
-    for metric in METRICS:
-        cells = [describe(figures[metric.name]) for figures in parts.values()]
+    for metric in HEADLINES:
+        cells = [describe(f[metric.name]) if metric.name in f else "" for f in parts.values()]
         if any(cells):
             table.add_row(metric.label, *cells)
     console = Console(highlight=False)

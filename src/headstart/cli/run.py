@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 import typer
 
+from headstart.cli.options import RUN_OPTIONS, with_settings
 from headstart.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,46 +21,23 @@ EXAMPLE = "Example: headstart run --data flowers/ --model mini --folds 5 --out r
 INTERRUPTED = 130
 
 Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
-Number = Optional[int]  # noqa: UP045
-Share = Optional[float]  # noqa: UP045
 
 
+@with_settings(RUN_OPTIONS)
 def command(
-    data: Text = typer.Option(
-        None, help="Folder of class folders (or train/ and test/), or a built-in name: digits."
-    ),
-    test_data: Text = typer.Option(None, help="Folder of test images, opened once at the end."),
-    model: Text = typer.Option(None, help="Backbone; see `headstart models`.  [default: mini]"),
-    head: Text = typer.Option(None, help="Head on its features.  [default: logistic]"),
-    folds: Number = typer.Option(None, help="Cross-validation folds.  [default: 5]"),
-    test_fraction: Share = typer.Option(
-        None, help="Share held out to test on, where the data bring no test part.  [default: 0.2]"
-    ),
-    weights: Text = typer.Option(
-        None, help="bundled, hub, none (random) or a file.  [default: auto]"
-    ),
-    image_size: Number = typer.Option(None, help="Input size in px.  [default: the network's own]"),
-    seed: Number = typer.Option(None, help="Every random choice hangs on it.  [default: 0]"),
-    device: Text = typer.Option(None, help="auto, cpu, cuda or mps.  [default: auto]"),
-    precision: Text = typer.Option(None, help="auto, bfloat16 or float32.  [default: auto]"),
+    given: dict[str, Any],
+    *,
     out: Text = typer.Option(None, help="Folder of the run.  [default: runs/DATA-MODEL-TIME]"),
     from_run: Text = typer.Option(
         None, "--from", help="Repeat the run of this run.json; other options change it."
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and write nothing."),
-    strict: bool = typer.Option(False, "--strict", help="Stop if any image cannot be read."),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Learn from labelled pictures: cross-validate, fit on everything, test once."""
-    options: dict[str, Any] = {
-        "data": data, "test_data": test_data, "model": model, "head": head, "folds": folds,
-        "test_fraction": test_fraction, "weights": weights, "image_size": image_size,
-        "seed": seed, "device": device, "precision": precision, "out": out,
-    }  # fmt: skip
-    given = {name: value for name, value in options.items() if value is not None}
-    if strict:
-        given["strict"] = True
+    if out is not None:
+        given["out"] = out
     settings = gather(given, from_run=from_run, resume=resume)
     if dry_run:
         show_plan(settings, resume=resume, as_json=json)
@@ -106,9 +84,10 @@ def show_plan(settings: RunSettings, *, resume: bool, as_json: bool) -> None:
     import dataclasses
 
     from headstart.cli.printing import print_json, print_pairs
+    from headstart.progress import for_terminal
     from headstart.runs import plan_job
 
-    plan = plan_job(settings, resume=resume)
+    plan = plan_job(settings, resume=resume, progress=for_terminal())
     if as_json:
         print_json(dataclasses.asdict(plan))
         return
@@ -132,8 +111,7 @@ def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
         ("Engine", plan.engine),
         ("Passes", f"{plan.num_passes:,} images once through the network; "
                    f"{plan.num_known:,} are in the store already"),
-        ("Fits", f"{plan.num_folds} folds x {plan.num_penalties} penalties at once, "
-                 "each fold's best, the final head"),
+        ("Fits", plan.fits),
         ("Time", f"about {plan.seconds:.0f} s for the pass, at {plan.images_per_s:,.0f} images/s"),
         ("Disk", f"about {plan.disk_bytes / 1e6:.0f} MB for features and bundle"),
         ("Output", plan.out),
@@ -182,6 +160,7 @@ def print_result(result: RunResult) -> None:
             f"test ({tested['num_images']:,} images)": tested["figures"],
         }
     )
+    print_beside(result.metrics)
     out = result.out
     print_pairs(
         "Written",
@@ -194,3 +173,19 @@ def print_result(result: RunResult) -> None:
             ("Next", f"headstart predict {out} IMAGE..."),
         ],
     )
+
+
+def print_beside(metrics: dict[str, Any]) -> None:
+    """Simple rivals on the same features, and whether more images would help."""
+    from headstart.cli.printing import print_pairs
+
+    baselines = metrics.get("baselines", {})
+    if baselines:
+        pairs = [
+            (name, f"{entry['accuracy']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]")
+            for name, entry in baselines.items()
+        ]
+        print_pairs("Accuracy of simple rivals on the same folds", pairs)
+    verdict = metrics.get("learning_curve", {}).get("verdict")
+    if verdict:
+        print(f"\nMore images? {verdict}")

@@ -1,6 +1,6 @@
 """Pretrain `mini` on the Tiny-ImageNet pack: 68,000 pictures of 64 px, 200 classes.
 
-    python -m headstart.recipes.pretrain_mini --data DIR --out DIR
+    python -m headstart.recipes.pretrain_mini --data DIR --out DIR [--continue-from FILE]
 
 Expected: accuracy and time stand in the model card, `src/headstart/weights/mini.md`.
 
@@ -8,9 +8,12 @@ What it does. The pictures are decoded once and kept as bytes in memory (0.8 GB)
 cropped, flipped, recoloured and resized by one affine sampling, so augmentation costs a few
 per cent of a step. The resolution grows with the epochs (48 px, then 64 px): the early epochs
 cost half and lose nothing (Howard, 2018, "progressive resizing"). SGD with Nesterov momentum,
-one warm-up and a linear decay to zero; bf16 autocast, channels-last. No label smoothing: it
+one warm-up and a linear decay to zero; channels-last, bf16 where the processor has it. No label smoothing: it
 raises the accuracy on the pretraining classes and lowers that of a linear probe on other data
 (Kornblith et al., 2021, "Why do better loss functions lead to less transferable features?").
+
+`--continue-from` begins at a backbone that is there already, with a fresh classifier and a lower
+peak (warm restart; Loshchilov and Hutter, 2017, "SGDR"): more epochs without the first ones.
 
 Every random choice of epoch e hangs on (seed, e), and a checkpoint is written after each epoch:
 a killed run goes on where it stopped and ends with the same weights.
@@ -36,7 +39,9 @@ from torch import nn
 from torch.nn import functional
 
 from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
+from headstart.backbones.weights import load_state, read_state
 from headstart.data import decode
+from headstart.runtime import cpu_multiplies_bfloat16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +146,11 @@ def learning_rate(step: int, steps_per_epoch: int, settings: PretrainSettings) -
     return settings.peak_lr * min((step + 1) / warmup, (total - step) / (total - warmup))
 
 
+def half_precision() -> torch.autocast:
+    """bfloat16 autocast where the processor has that arithmetic; elsewhere it would be slower."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16())
+
+
 def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Decay convolutions and the classifier; spare scales, shifts and biases."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -165,7 +175,7 @@ def accuracy(model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> fl
     hits = 0
     for start in range(0, len(pixels), 500):
         x = normalise(pixels[start : start + 500]).to(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             hits += int((model(x).argmax(1) == labels[start : start + 500]).sum())
     return hits / len(pixels)
 
@@ -187,7 +197,7 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch * steps + index, steps, settings)
         x = augment(normalise(pixels[rows]), settings.size_of(epoch), settings, generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             logits = model(x.to(memory_format=torch.channels_last))
         loss = functional.cross_entropy(logits.float(), labels[rows])
         optimizer.zero_grad()
@@ -198,8 +208,20 @@ def train_epoch(
     return total / steps
 
 
-def pretrain(data_dir: Path, out_dir: Path, settings: PretrainSettings) -> Path:
+# A second round: 12 epochs from a backbone of the first.
+RESTART = PretrainSettings(sizes=((48, 10), (64, 2)), peak_lr=0.15, seed=1)
+
+
+def pretrain(
+    data_dir: Path, out_dir: Path, settings: PretrainSettings, *, begin: Path | None = None
+) -> Path:
     """Train, logging a line an epoch, and write the 16-bit backbone without its classifier.
+
+    Args:
+        data_dir: folder of `train.parquet` and `val.parquet`.
+        out_dir: folder of log, checkpoint and weights; a checkpoint there is gone on from.
+        settings: everything that decides the weights.
+        begin: weights of a backbone to begin with; None begins at random ones.
 
     Returns:
         The path of the safetensors file.
@@ -208,6 +230,8 @@ def pretrain(data_dir: Path, out_dir: Path, settings: PretrainSettings) -> Path:
     train, val = load_pack(data_dir / "train.parquet"), load_pack(data_dir / "val.parquet")
     torch.manual_seed(settings.seed)
     backbone = MiniNet()
+    if begin is not None:
+        load_state(backbone, {k: v.float() for k, v in read_state(begin).items()}, what="mini")
     model = nn.Sequential(backbone, nn.Linear(MiniNet.num_features, int(train[1].max()) + 1))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
@@ -261,8 +285,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Pretrain mini on the Tiny-ImageNet pack.")
     parser.add_argument("--data", type=Path, required=True, help="folder of train.parquet")
     parser.add_argument("--out", type=Path, required=True, help="folder for log and weights")
+    parser.add_argument("--continue-from", type=Path, help="weights of a backbone to begin with")
     options = parser.parse_args()
-    print(pretrain(options.data, options.out, PretrainSettings()))
+    settings = PretrainSettings() if options.continue_from is None else RESTART
+    print(pretrain(options.data, options.out, settings, begin=options.continue_from))
 
 
 if __name__ == "__main__":

@@ -1,49 +1,50 @@
-"""What a killed run need not do again: the fitted folds, as a digest and safetensors data."""
+"""What a killed run need not do again, as tensors behind a digest; no pickle."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
 from pathlib import Path
 
 import torch
 
 from headstart.files import digest_bytes, make_folder, write_whole
-from headstart.heads import ChosenFit
 
 FOLDER = "checkpoints"
-FOLDS = "folds.bin"
 DIGEST_CHARACTERS = 32
-FINAL_PENALTY = "final_penalty"
+META = "json"
+
+State = dict[str, torch.Tensor]
 
 
-def save_folds(run: Path, fit: ChosenFit) -> None:
-    """Keep every fold's head and the search that chose its penalty, with a digest before them."""
+def save_state(run: Path, name: str, tensors: State, chosen: dict[str, object]) -> None:
+    """Keep tensors and what was chosen in `checkpoints/NAME`, whole, with a digest before them.
+
+    Args:
+        run: folder of the run.
+        name: of the file.
+        tensors: by name.
+        chosen: anything JSON knows.
+    """
     from safetensors.torch import save
 
     make_folder(run / FOLDER)
-    tensors = {}
-    for field in fields(ChosenFit):
-        value = getattr(fit, field.name)
-        if field.name == FINAL_PENALTY:
-            value = torch.tensor([value], dtype=torch.float64)
-        tensors[field.name] = value.cpu().contiguous()
-    data = save(tensors)
-    write_whole(
-        run / FOLDER / FOLDS, lambda aside: aside.write_bytes(digest_bytes(data).encode() + data)
-    )
+    held = {key: value.cpu().contiguous() for key, value in tensors.items()}
+    data = save(held, metadata={META: json.dumps(chosen)})
+    digest = digest_bytes(data).encode()
+    write_whole(run / FOLDER / name, lambda aside: aside.write_bytes(digest + data))
 
 
-def load_folds(run: Path) -> ChosenFit | None:
-    """The fitted folds of an interrupted run, None where they are not there or damaged."""
+def load_state(run: Path, name: str) -> tuple[State, dict[str, object]] | None:
+    """What `save_state` kept; None where it is not there or damaged, so that it is made again."""
     from safetensors.torch import load
 
-    path = run / FOLDER / FOLDS
+    path = run / FOLDER / name
     if not path.is_file():
         return None
     raw = path.read_bytes()
     digest, data = raw[:DIGEST_CHARACTERS], raw[DIGEST_CHARACTERS:]
     if digest != digest_bytes(data).encode():
-        return None  # the folds are fitted again, to the same figures
-    tensors = load(data)
-    final_penalty = float(tensors.pop(FINAL_PENALTY))
-    return ChosenFit(final_penalty=final_penalty, **tensors)
+        return None
+    length = int.from_bytes(data[:8], "little")  # the head of a safetensors file
+    chosen = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][META])
+    return load(data), chosen

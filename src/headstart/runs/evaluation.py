@@ -9,9 +9,13 @@ import numpy.typing as npt
 
 from headstart.metrics import METRICS, confusion_matrix, per_class_table, score
 from headstart.records import Integers, Predictions
-from headstart.statistics import Interval, fold_mean_auc, headline_intervals
+from headstart.statistics import (
+    Interval,
+    class_estimates,
+    headline_intervals,
+    out_of_fold_estimates,
+)
 
-AUC = "macro_auc"
 POOLED_NOTE = (
     "from out-of-fold predictions; the intervals are conditional on the fitted models and do not "
     "show how much another training set would change them"
@@ -43,16 +47,29 @@ def evaluate_test(
     return {
         "num_images": len(labels),
         "figures": {name: figure(value, intervals[name]) for name, value in values.items()},
-        "per_class": by_class(predictions),
+        "per_class": by_class(predictions, groups=groups, seed=seed),
         "confusion_matrix": confusion_matrix(labels, predictions.indices, num_classes).tolist(),
     }
 
 
-def by_class(predictions: Predictions) -> list[dict[str, Any]]:
-    """Precision, recall, F1 and support of every class, in class order."""
+def by_class(
+    predictions: Predictions, *, groups: Integers | None, seed: int
+) -> list[dict[str, Any]]:
+    """Support and figures of every class with their intervals, in class order."""
     table = per_class_table(predictions.probabilities, predictions.labels)
+    found = class_estimates(
+        predictions.probabilities,
+        predictions.labels,
+        len(predictions.class_names),
+        groups=groups,
+        seed=seed,
+    )
     return [
-        {"class": name, **{key: column[row].item() for key, column in table.items()}}
+        {
+            "class": name,
+            **{key: column[row].item() for key, column in table.items()},
+            "figures": {key: figure(e.value, e.interval) for key, e in found[row].items()},
+        }
         for row, name in enumerate(predictions.class_names)
     ]
 
@@ -78,14 +95,12 @@ def evaluate_folds(
         score(probabilities[fold == k], labels[fold == k], num_classes)
         for k in range(int(fold.max()) + 1)
     ]
-    pooled = score(probabilities, labels, num_classes)
-    intervals = headline_intervals(probabilities, labels, num_classes, groups=groups, seed=seed)
+    estimates = out_of_fold_estimates(
+        probabilities, labels, num_classes, fold, groups=groups, seed=seed
+    )
     figures = {}
     for name in METRICS.names():
-        value, interval = pooled[name], intervals[name]
-        if name == AUC:
-            found = fold_mean_auc(probabilities, labels, fold, groups=groups)
-            value, interval = found if found is not None else (None, None)
+        value, interval = estimates[name].value, estimates[name].interval
         mean, deviation = mean_and_deviation([entry[name] for entry in folds])
         figures[name] = {
             **figure(value, interval),

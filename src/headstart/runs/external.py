@@ -13,7 +13,7 @@ from headstart.data import DATASETS, digest_of, load_table, load_unlabelled_or_l
 from headstart.errors import DataError
 from headstart.files import make_folder
 from headstart.progress import Progress
-from headstart.records import UNLABELLED, ImageTable, Predictions
+from headstart.records import ImageTable, Predictions
 from headstart.runs import outputs
 from headstart.runs.evaluation import evaluate_test
 from headstart.runs.job import check_folder
@@ -21,16 +21,32 @@ from headstart.runs.parts import group_codes
 
 
 def evaluate_model(
-    classifier: Classifier, data: str, *, out: Path | None, seed: int, progress: Progress
+    classifier: Classifier,
+    data: str,
+    *,
+    out: Path | None,
+    seed: int,
+    progress: Progress,
+    columns: str | None = None,
+    group_by: str | None = None,
 ) -> dict[str, Any]:
     """Predict labelled pictures, score them, and write the files where `out` is given.
+
+    Boxes are cut out with the margin that the model was made with.
 
     Raises:
         DataError: no labels, or labels that the model does not know.
     """
     if out is not None:
         check_folder(out, resume=False)
-    table = labelled_table(data, classifier.class_names)
+    reading = {
+        "columns": columns,
+        "group_by": group_by,
+        "crop_margin": classifier.about["about"].get("settings", {}).get("crop_margin", 0.0),
+    }
+    table = labelled_table(data, classifier.class_names, reading)
+    for note in table.notes:
+        progress.note(f"Note       {note}")
     predictions = classifier.predict_source(table, progress=progress, labels=table.labels)
     good = np.flatnonzero(predictions.good)
     if len(good) < len(table):
@@ -76,18 +92,26 @@ def count_learnt(model: Path, table: ImageTable) -> int | None:
     return sum(digest_of(table.read(row)) in digests for row in range(len(table)))
 
 
-def labelled_table(data: str, class_names: tuple[str, ...]) -> ImageTable:
+def labelled_table(
+    data: str, class_names: tuple[str, ...], reading: dict[str, Any] | None = None
+) -> ImageTable:
     """The labelled images of `data` in the model's class order; the test part where there is one.
+
+    Args:
+        data: folder, manifest or built-in name.
+        class_names: of the model.
+        reading: `columns`, `group_by`, `crop_margin` of `load_table`.
 
     Raises:
         DataError: there are no labels, or one the model does not know.
     """
+    reading = reading or {}
     if data in DATASETS:
-        return in_class_order(load_table(data), class_names)
-    table = load_unlabelled_or_labelled(data, class_names)
-    if bool((table.labels != UNLABELLED).all()):
+        return in_class_order(load_table(data, **reading).labelled(), class_names)
+    table = load_unlabelled_or_labelled(data, class_names, **reading)
+    if len(table.labelled()) == len(table) and reading.get("group_by") is None:
         return table
-    return in_class_order(load_table(data), class_names)
+    return in_class_order(load_table(data, **reading).labelled(), class_names)
 
 
 def in_class_order(table: ImageTable, class_names: tuple[str, ...]) -> ImageTable:

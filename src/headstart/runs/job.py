@@ -10,41 +10,33 @@ next begins, so a killed run goes on where it stopped and ends with the same fig
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from headstart.backbones import Network, build_network, find_backbone
-from headstart.bundle import FittedHead, save_bundle
+from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER
 from headstart.bundle.format import read_bundle
-from headstart.data import load_table
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
 from headstart.files import LOCK_NAME, locked, make_folder
-from headstart.heads import (
-    FIT_TOLERANCE,
-    ChosenFit,
-    RotatedFeatures,
-    fit_scaled_logistic,
-    fit_with_chosen_penalty,
-    linear_probabilities,
-    penalty_path,
-    rotate_features,
-)
+from headstart.heads import FIT_TOLERANCE, to_probabilities
 from headstart.inference import FeatureExtractor
+from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Predictions, Split
 from headstart.runs import outputs
-from headstart.runs.checkpoints import load_folds, save_folds
+from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
-from headstart.runs.parts import group_codes, split_table
+from headstart.runs.learning_curve import learning_curve
+from headstart.runs.logistic import LogisticFitting
+from headstart.runs.mlp import MlpFitting
+from headstart.runs.parts import group_codes, read_table, split_table
 from headstart.runs.record import (
     RUN_FILE,
     RunFile,
@@ -55,11 +47,15 @@ from headstart.runs.record import (
     now,
 )
 from headstart.runs.settings import RunSettings
+from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
 from headstart.runtime import choose_execution, seed_everything
 
 FINISHED = "finished"
-NUM_PENALTIES = 10
 NAMED_FILES = 5
+HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
+    "logistic": LogisticFitting,
+    "mlp": MlpFitting,
+}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,23 +71,6 @@ class RunResult:
     out: Path
     record: dict[str, Any]
     metrics: dict[str, Any]
-
-
-@dataclass
-class Clock:
-    """Wall seconds of each phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Time a block."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            elapsed = time.perf_counter() - begun
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
 
 
 def run_job(
@@ -110,7 +89,7 @@ def run_job(
     """
     progress = progress or Progress()
     folder = Path(settings.out)
-    table = load_table(settings.data, test_data=settings.test_data)
+    table = read_table(settings, progress)
     check_folder(folder, resume=resume)
     existed = folder.exists()
     make_folder(folder)
@@ -190,7 +169,6 @@ class Job:
         self.run_file = run_file
         self.progress = progress
         self.clock = Clock()
-        self._rotated: RotatedFeatures | None = None
         seed_everything(settings.seed)
         # Too small a class is refused here, before a long pass over the images.
         self.planned = split_with(settings, table)
@@ -210,23 +188,37 @@ class Job:
         """Tell what was chosen, and why, before the work begins."""
         table, network = self.table, self.network
         note = self.progress.note
-        note(f"Data       {table.name}: {len(table):,} images, {len(table.class_names)} classes")
+        groups = "" if table.groups is None else f", {len(set(table.groups)):,} groups"
+        count = f"{len(table):,} images, {len(table.class_names)} classes{groups}"
+        note(f"Data       {table.name}: {count}")
         note(f"Backbone   {network.spec.name}, weights {network.weights.describe()}")
-        note(f"Pictures   {network.preprocessing.describe()}")
+        boxes = f"cut out by box, margin {self.settings.crop_margin:g}; "
+        policy = f"{boxes if table.boxes is not None else ''}{network.preprocessing.describe()}"
+        note(f"Pictures   {policy}")
         note(f"Engine     {self.extractor.execution.describe()}")
 
     def run(self) -> RunResult:
         """All phases."""
         table, features = self.read()
-        split = self.split(table)
-        fit = self.fit_folds(table, features, split)
-        metrics: dict[str, Any] = {
-            "cross_validation": self.score_folds(table, features, split, fit)
-        }
-        head = self.fit_final(table, features, split, fit)
-        self.lock(head, metrics)
-        metrics["test"] = self.test(table, features, split, head)
-        return self.finish(fit, metrics)
+        self.task = Task(
+            settings=self.settings,
+            table=table,
+            features=features,
+            split=self.split(table),
+            extractor=self.extractor,
+            folder=self.folder,
+            clock=self.clock,
+            progress=self.progress,
+        )
+        fitting = self.choose_fitting()
+        folds = self.fit_folds(fitting)
+        metrics: dict[str, Any] = {"cross_validation": self.score_folds(fitting, folds)}
+        metrics.update(fitting.beside())
+        metrics.update(self.look_beside(fitting))
+        model = self.fit_final(fitting)
+        self.lock(model, metrics)
+        metrics["test"] = self.test(fitting, model)
+        return self.finish(folds, metrics)
 
     def read(self) -> tuple[ImageTable, Features]:
         """One pass over all images; the unreadable ones are named and left out."""
@@ -280,80 +272,59 @@ class Job:
         )
         return split
 
-    def fit_folds(self, table: ImageTable, features: Features, split: Split) -> ChosenFit:
-        """All folds and all penalties at once, each with a fresh head; or what was kept of it."""
-        kept = load_folds(self.folder)
-        if kept is not None:
-            return kept
+    def choose_fitting(self) -> Fitting:
+        """The head on frozen features, or fine-tuning."""
+        if self.settings.strategy == "probe":
+            return HEAD_FITTINGS[self.settings.head](self.task)
+        from headstart.runs.tuned import TunedFitting
+
+        return TunedFitting(self.task)
+
+    def fit_folds(self, fitting: Fitting) -> FoldsOutcome:
+        """Every fold with a fresh start; or what was kept of it."""
         with self.clock.phase("folds"):
-            labels = torch.from_numpy(table.labels[split.train])
-            fold = torch.from_numpy(split.fold)
-            learns = fold[None, :] != torch.arange(split.num_folds)[:, None]  # (F, N)
-            fit = fit_with_chosen_penalty(
-                self.rotated(features, split),
-                labels,
-                learns.float(),
-                torch.from_numpy(split.inner),
-                penalty_path(NUM_PENALTIES),
-                len(table.class_names),
-            )
-        save_folds(self.folder, fit)
-        return fit
+            return fitting.fit_folds()
 
-    def rotated(self, features: Features, split: Split) -> RotatedFeatures:
-        """The training features in the coordinates of the fits, found once a run."""
-        if self._rotated is None:
-            self._rotated = rotate_features(torch.from_numpy(features.values[split.train]).float())
-        return self._rotated
-
-    def score_folds(
-        self, table: ImageTable, features: Features, split: Split, fit: ChosenFit
-    ) -> dict[str, Any]:
-        """Predict every training image by the fold that did not learn from it, and score."""
+    def score_folds(self, fitting: Fitting, folds: FoldsOutcome) -> dict[str, Any]:
+        """Score every training image by the fold that did not learn from it."""
+        task = self.task
+        learnt = task.table.take(task.split.train)
         with self.clock.phase("fold figures"):
-            probabilities = np.empty((len(split.train), len(table.class_names)), dtype=np.float32)
-            for k in range(split.num_folds):
-                scored = split.fold == k
-                values = features.values[split.train[scored]]
-                probabilities[scored] = linear_probabilities(values, fit.coef[k], fit.intercept[k])
-            learnt = table.take(split.train)
-            predictions = labelled(learnt, probabilities)
+            predictions = labelled(learnt, to_probabilities(folds.logits))
             figures = evaluate_folds(
-                predictions, split.fold, seed=self.settings.seed, groups=group_codes(learnt)
+                predictions, task.split.fold, seed=self.settings.seed, groups=group_codes(learnt)
             )
         outputs.write_predictions(self.folder / outputs.OUT_OF_FOLD, predictions)
-        outputs.write_cv_results(self.folder, figures, fit)
-        outputs.write_history(self.folder, fit)
-        title = f"{table.name}, {self.network.spec.name}: choosing the penalty"
-        outputs.write_curves(self.folder, fit, title)
+        outputs.write_cv_results(self.folder, figures, folds.columns)
+        outputs.write_history(self.folder, folds.history)
+        title = f"{task.table.name}, {self.network.spec.name}"
+        outputs.write_figure(self.folder / outputs.CURVES, fitting.curves(title))
         return figures
 
-    def fit_final(
-        self, table: ImageTable, features: Features, split: Split, fit: ChosenFit
-    ) -> FittedHead:
-        """One head on all training images, with the penalty the folds agreed on."""
-        with self.clock.phase("final fit"):
-            final = fit_scaled_logistic(
-                self.rotated(features, split),
-                torch.from_numpy(table.labels[split.train]),
-                torch.ones(1, len(split.train)),
-                torch.tensor([fit.final_penalty], dtype=torch.float64),
-                len(table.class_names),
-                start=(fit.coef.mean(0, keepdim=True), fit.intercept.mean(0, keepdim=True)),
-            )
-        if not bool(final.converged.all()):
-            self.progress.note(
-                "The final head stopped before its gradient was small "
-                f"({float(final.gradient_norm[0]):.1e}); its figures are still honest."
-            )
-        return FittedHead(
-            kind=self.settings.head,
-            penalty=fit.final_penalty,
-            coef=final.coef[0].float(),
-            intercept=final.intercept[0].float(),
-        )
+    def look_beside(self, fitting: Fitting) -> dict[str, Any]:
+        """What the cached features tell for nearly nothing: simple rivals, parts of the data."""
+        if self.network.weights.source == "none":
+            return {}  # features of a random network are no rival
+        task, probe = self.task, fitting.probe
+        found: dict[str, Any] = {}
+        with self.clock.phase("baselines"):
+            found["baselines"] = baseline_figures(task)
+            if probe is not fitting:
+                answers = probe.fit_folds().logits.argmax(axis=1)
+                found["baselines"]["logistic probe"] = accuracy_of(task, answers)
+        if self.settings.learning_curve:
+            with self.clock.phase("learning curve"):
+                found["learning_curve"] = curve = learning_curve(task, probe)
+            figure = learning_curve_figure(curve["points"], f"{task.table.name}: how many images?")
+            outputs.write_figure(self.folder / outputs.LEARNING_CURVE, figure)
+        return found
 
-    def lock(self, head: FittedHead, metrics: dict[str, Any]) -> None:
+    def fit_final(self, fitting: Fitting) -> FittedModel:
+        """One model from all training images, with what the folds agreed on."""
+        with self.clock.phase("final fit"):
+            return fitting.fit_final()
+
+    def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:
         """Write the bundle and the choice down, before the test part is looked at."""
         about = {
             "data": self.run_file.record["data"],
@@ -364,33 +335,30 @@ class Job:
         with self.clock.phase("bundle"):
             root_digest = save_bundle(
                 self.folder / MODEL_FOLDER,
-                network=self.network,
-                head=head,
+                network=model.network,
+                head=model.head,
                 class_names=self.table.class_names,
                 about=about,
             )
         self.run_file.update(
             choice={
                 "backbone": self.network.spec.name,
-                "head": head.kind,
-                "penalty": head.penalty,
+                "head": model.head.kind,
+                **model.head.chosen,
                 "gradient_tolerance": FIT_TOLERANCE,
                 "model_digest": root_digest,
                 "locked": now(),
             }
         )
 
-    def test(
-        self, table: ImageTable, features: Features, split: Split, head: FittedHead
-    ) -> dict[str, Any]:
+    def test(self, fitting: Fitting, model: FittedModel) -> dict[str, Any]:
         """Open the test part, once, and score the locked model on it."""
         self.run_file.update(test_openings=self.run_file.record["test_openings"] + 1)
+        split = self.task.split
         with self.clock.phase("test"):
-            held_out = table.take(split.test)
-            values = features.values[split.test]
-            predictions = labelled(
-                held_out, linear_probabilities(values, head.coef, head.intercept)
-            )
+            held_out = self.task.table.take(split.test)
+            logits = fitting.logits(model, split.test)
+            predictions = labelled(held_out, to_probabilities(logits))
             figures = evaluate_test(
                 predictions, seed=self.settings.seed, groups=group_codes(held_out)
             )
@@ -398,9 +366,9 @@ class Job:
         outputs.write_test_files(self.folder, predictions, {"test": figures})
         return figures
 
-    def finish(self, fit: ChosenFit, metrics: dict[str, Any]) -> RunResult:
+    def finish(self, folds: FoldsOutcome, metrics: dict[str, Any]) -> RunResult:
         """Write the figures and close the record."""
-        outputs.write_tensorboard(self.folder, fit, metrics)
+        outputs.write_tensorboard(self.folder, folds.scalars, metrics)
         outputs.write_metrics(self.folder, metrics)
         self.run_file.update(
             status=FINISHED, finished=now(), times={**self.clock.seconds, **peak_memory()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 
 from headstart.errors import UsageError
 from headstart.files import read_json, write_csv, write_json, write_text, write_whole
-from headstart.heads import ChosenFit
 from headstart.metrics import METRICS, text_report
-from headstart.plots import confusion_matrix_figure, penalty_figure
+from headstart.plots import confusion_matrix_figure
 from headstart.records import ImageFacts, ImageTable, Predictions, Split
 
 IMAGES = "images.csv"
@@ -27,6 +26,7 @@ OUT_OF_FOLD = "out_of_fold_predictions.csv"
 REPORT = "classification_report.txt"
 CONFUSION = "confusion_matrix.png"
 CURVES = "curves.png"
+LEARNING_CURVE = "learning_curve.png"
 TENSORBOARD = "tensorboard"
 
 
@@ -34,11 +34,17 @@ def write_images(folder: Path, table: ImageTable, facts: Sequence[ImageFacts]) -
     """`images.csv`: what decoding found, one line an image, the unreadable ones first."""
     header = [field.name for field in fields(ImageFacts)]
     rows = [
-        [table.label_of(i), table.splits[i], *asdict(record).values()]
+        [
+            table.label_of(i),
+            table.splits[i],
+            "" if table.groups is None else table.groups[i],
+            "" if table.sources is None else table.sources[i],
+            *asdict(record).values(),
+        ]
         for i, record in enumerate(facts)
     ]
     rows.sort(key=lambda row: not row[-1])  # a stable sort keeps the table's order
-    write_csv(folder / IMAGES, ["label", "split", *header], rows)
+    write_csv(folder / IMAGES, ["label", "split", "group", "source", *header], rows)
 
 
 def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
@@ -57,39 +63,32 @@ def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
     write_csv(folder / SPLITS, ["path", "label", "group", "part", "fold"], rows)
 
 
-def write_cv_results(folder: Path, figures: dict[str, Any], fit: ChosenFit) -> None:
-    """`cv_results.csv`: a line a fold, then mean and standard deviation."""
+def write_cv_results(
+    folder: Path, figures: dict[str, Any], columns: Mapping[str, Sequence[object]]
+) -> None:
+    """`cv_results.csv`: a line a fold, then mean and standard deviation.
+
+    Args:
+        folder: of the run.
+        figures: from `evaluate_folds`.
+        columns: F values each, of what else there is to say of a fold.
+    """
     names = METRICS.names()
     rows: list[list[object]] = [
-        [fold + 1, float(fit.penalty[fold]), *(entry[name] for name in names)]
+        [fold + 1, *(values[fold] for values in columns.values()), *(entry[n] for n in names)]
         for fold, entry in enumerate(figures["folds"])
     ]
     rows.extend(
-        [word, "", *(figures["figures"][name][f"fold_{word}"] for name in names)]
+        [word, *[""] * len(columns), *(figures["figures"][n][f"fold_{word}"] for n in names)]
         for word in ("mean", "std")
     )
     blanks = [["" if cell is None else cell for cell in row] for row in rows]
-    write_csv(folder / CV_RESULTS, ["fold", "penalty", *names], blanks)
+    write_csv(folder / CV_RESULTS, ["fold", *columns, *names], blanks)
 
 
-def write_history(folder: Path, fit: ChosenFit) -> None:
-    """`history.csv`: how the inner held-out part liked every penalty, a fold at a time.
-
-    Contenders were fitted closely; the others only until it was clear that they lose.
-    """
-    rows = [
-        [
-            fold + 1,
-            float(penalty),
-            float(fit.inner_log_loss[fold, p]),
-            float(fit.inner_accuracy[fold, p]),
-            "yes" if fit.contender[fold, p] else "no",
-        ]
-        for fold in range(len(fit.inner_log_loss))
-        for p, penalty in enumerate(fit.penalties)
-    ]
-    header = ["fold", "penalty", "inner_log_loss", "inner_accuracy", "contender"]
-    write_csv(folder / HISTORY, header, rows)
+def write_history(folder: Path, history: tuple[list[str], list[list[object]]]) -> None:
+    """`history.csv`: header and rows of how the folds came to their choices."""
+    write_csv(folder / HISTORY, *history)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -114,17 +113,6 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
 def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, whole."""
     write_whole(path, lambda aside: figure.savefig(aside, dpi=150))
-
-
-def write_curves(folder: Path, fit: ChosenFit, title: str) -> None:
-    """`curves.png`: the inner log loss along the penalties."""
-    figure = penalty_figure(
-        fit.penalties.numpy(),
-        fit.inner_log_loss.numpy(),
-        fit.final_penalty,
-        title,
-    )
-    write_figure(folder / CURVES, figure)
 
 
 def write_test_files(folder: Path, predictions: Predictions, metrics: dict[str, Any]) -> None:
@@ -170,20 +158,18 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     return found
 
 
-def write_tensorboard(folder: Path, fit: ChosenFit, metrics: dict[str, Any]) -> None:
-    """`tensorboard/`: the penalty search by step, the figures as scalars; older ones go."""
+def write_tensorboard(
+    folder: Path, scalars: Sequence[tuple[str, float, int]], metrics: dict[str, Any]
+) -> None:
+    """`tensorboard/`: what was tried by step, the figures as scalars; older ones go."""
     from torch.utils.tensorboard.writer import SummaryWriter
 
     place = folder / TENSORBOARD
     for old in place.glob("events.*"):
         old.unlink()
     with SummaryWriter(str(place)) as writer:
-        for p, penalty in enumerate(fit.penalties):
-            loss = float(fit.inner_log_loss[:, p].mean())
-            accuracy = float(fit.inner_accuracy[:, p].mean())
-            writer.add_scalar("inner/log_loss", loss, p)
-            writer.add_scalar("inner/accuracy", accuracy, p)
-            writer.add_scalar("inner/penalty", float(penalty), p)
+        for name, value, step in scalars:
+            writer.add_scalar(name, value, step)
         for part in ("cross_validation", "test"):
             for name, figure in metrics[part]["figures"].items():
                 if figure["value"] is not None:

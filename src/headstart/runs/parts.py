@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from headstart.data import load_table
 from headstart.errors import DataError
+from headstart.progress import Progress
 from headstart.records import ImageTable, Split
+from headstart.runs.settings import RunSettings
 from headstart.splitting import hold_out, inner_hold_out, stratified_folds
 
 INNER_FRACTION = 0.2
@@ -47,6 +50,43 @@ def split_table(table: ImageTable, *, folds: int, test_fraction: float, seed: in
         raise DataError(f"{error} ({len(test):,} images are kept to test on: {origin}.)") from error
     inner = inner_hold_out(learnt.labels, fold, fraction=INNER_FRACTION, groups=groups, seed=seed)
     return Split(train=train, test=test, fold=fold, inner=inner, origin=origin)
+
+
+def read_table(settings: RunSettings, progress: Progress) -> ImageTable:
+    """The labelled images that the settings ask for; what is unusual about them is told.
+
+    Raises:
+        DataError: the data are not there, or cannot be learnt from.
+    """
+    table = load_table(
+        settings.data,
+        test_data=settings.test_data,
+        group_by=settings.group_by,
+        columns=settings.columns,
+        crop_margin=settings.crop_margin,
+    )
+    for note in table.notes:
+        progress.note(f"Note       {note}")
+    return sample_table(table.labelled(), settings.max_images, seed=settings.seed)
+
+
+def sample_table(table: ImageTable, max_images: int | None, *, seed: int) -> ImageTable:
+    """At most about `max_images` of the table, every class and split in its share.
+
+    Groups are not kept whole: a group of which half is left out is still one group. Of every
+    class in every split one image stays at least, so a little more may be taken.
+    """
+    if max_images is None or max_images >= len(table):
+        return table
+    cells: dict[tuple[str, int], list[int]] = {}
+    for row, (split, label) in enumerate(zip(table.splits, table.labels.tolist(), strict=True)):
+        cells.setdefault((split, label), []).append(row)
+    generator = np.random.default_rng(seed)
+    kept: list[int] = []
+    for cell in sorted(cells):
+        count = max(1, round(max_images * len(cells[cell]) / len(table)))
+        kept.extend(generator.permutation(cells[cell])[:count].tolist())
+    return table.take(sorted(kept))
 
 
 def check_classes(learnt: ImageTable) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from headstart.backbones import build_network, find_backbone
-from headstart.data import load_table
 from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
 from headstart.inference import FeatureExtractor
-from headstart.runs.job import NUM_PENALTIES, check_folder
-from headstart.runs.parts import split_table
+from headstart.progress import Progress
+from headstart.runs.job import check_folder
+from headstart.runs.logistic import NUM_PENALTIES
+from headstart.runs.parts import read_table, split_table
 from headstart.runs.settings import RunSettings
 from headstart.runtime import choose_execution
 
@@ -35,7 +36,7 @@ class RunPlan:
         num_test: images to test on.
         test_origin: where the test part comes from.
         num_folds: cross-validation folds.
-        num_penalties: candidates for the head's penalty, tried in every fold.
+        fits: what is fitted in the folds and in the end, in words.
         num_known: images whose features are in the store already.
         num_passes: images that will go through the network, each once.
         images_per_s: speed of the network, from a few timed batches.
@@ -54,7 +55,7 @@ class RunPlan:
     num_test: int
     test_origin: str
     num_folds: int
-    num_penalties: int
+    fits: str
     num_known: int
     num_passes: int
     images_per_s: float
@@ -66,14 +67,16 @@ class RunPlan:
     out: str
 
 
-def plan_job(settings: RunSettings, *, resume: bool = False) -> RunPlan:
+def plan_job(
+    settings: RunSettings, *, resume: bool = False, progress: Progress | None = None
+) -> RunPlan:
     """Plan a run: the images are counted and hashed, a few made-up ones timed, nothing written.
 
     Raises:
         UsageError: whatever would stop the run before its first image.
     """
     check_folder(Path(settings.out), resume=resume)
-    table = load_table(settings.data, test_data=settings.test_data)
+    table = read_table(settings, progress or Progress())
     split = split_table(
         table, folds=settings.folds, test_fraction=settings.test_fraction, seed=settings.seed
     )
@@ -99,7 +102,7 @@ def plan_job(settings: RunSettings, *, resume: bool = False) -> RunPlan:
         num_test=len(split.test),
         test_origin=split.origin,
         num_folds=split.num_folds,
-        num_penalties=NUM_PENALTIES,
+        fits=describe_fits(settings),
         num_known=num_known,
         num_passes=num_passes,
         images_per_s=round(speed, 1),
@@ -110,6 +113,16 @@ def plan_job(settings: RunSettings, *, resume: bool = False) -> RunPlan:
         engine=execution.describe(),
         out=settings.out,
     )
+
+
+def describe_fits(settings: RunSettings) -> str:
+    """What the folds and the final fit consist of."""
+    if settings.head == "logistic":
+        return (
+            f"{settings.folds} folds x {NUM_PENALTIES} penalties at once, each fold's best, "
+            "the final head"
+        )
+    return f"{settings.folds} folds of the {settings.head} head, then the final head"
 
 
 def count_known(extractor: FeatureExtractor, wanted: set[str]) -> int:

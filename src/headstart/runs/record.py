@@ -45,12 +45,13 @@ def versions() -> dict[str, str]:
 
 
 def data_digest(table: ImageTable, facts: tuple[ImageFacts, ...]) -> str:
-    """Digest of every image's name, content, label, split and group, in the table's order."""
+    """Digest of every image's name, content, box, label, split and group, in the table's order."""
     groups = table.groups or ("",) * len(table)
-    lines = [
-        "\0".join([table.paths[i], facts[i].digest, table.label_of(i), table.splits[i], groups[i]])
-        for i in range(len(table))
-    ]
+    lines = []
+    for i in range(len(table)):
+        parts = [table.paths[i], facts[i].digest, table.label_of(i), table.splits[i], groups[i]]
+        box = table.box_of(i)
+        lines.append("\0".join(parts if box is None else [*parts, repr(box)]))
     encoded = "\n".join(lines).encode("utf-8", "surrogateescape")
     return digest_bytes(encoded, "\0".join(table.class_names).encode("utf-8", "surrogateescape"))
 
@@ -176,6 +177,8 @@ def describe_data(table: ImageTable, digest: str, facts: tuple[ImageFacts, ...])
         "name": table.name,
         "digest": digest,
         "num_images": len(table),
+        "num_groups": None if table.groups is None else len(set(table.groups)),
+        "boxes": table.boxes is not None,
         "num_left_out": sum(bool(record.problem) for record in facts),
         "class_names": list(table.class_names),
         "class_counts": counts.tolist(),

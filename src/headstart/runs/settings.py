@@ -7,18 +7,25 @@ import operator
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
 from headstart.errors import UsageError
-from headstart.heads import HEADS
+from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
+from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
 NOT_COMPARED = ("out", "strict")
 # Settings that may be paths, and the names that win over a path of the same spelling.
 NAMES = {"data": DATASETS.names(), "test_data": [], "weights": list(WEIGHT_CHOICES)}
+# Settings that are numbers with commas between; from Python a number or a sequence will do.
+LISTS = ("hidden", "dropout", "epochs")
+STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -30,11 +37,32 @@ class RunSettings:
         data: a folder of class folders, or the name of a built-in data set.
         test_data: a folder of test images, None to take `data`'s own or hold some out.
         model: name of the backbone.
-        head: name of the head on its features.
+        strategy: 'probe' keeps the backbone frozen; the others fine-tune it.
+        head: name of the head on frozen features.
+        hidden: widths of hidden layers, as in '512,64': of an 'mlp' head, or of a new head to
+            fine-tune with; None for its own.
+        dropout: before every dense layer, as in '0.4' or '0.4,0.3'.
+        lr: learning rate of what is trained by steps; None for its own.
+        epochs: passes over the training part, a number a phase as in '8,6'; None for its own.
+        batch_size: images a step; None for its own.
+        trainable: what fine-tuning changes: 'all', 'none', 'stages:N', 'layers:N', 'after:N'.
+        augment: a policy of augmentation, or a list such as 'flip:0.5,rotate:12:0.5'.
+        optimizer: of fine-tuning.
+        schedule: of its learning rate.
+        patience: epochs without improvement before a phase ends; 0 never ends it.
+        monitor: the metric of the inner part that chooses the epoch.
+        train: further settings of fine-tuning, as in 'momentum=0.8,clip_norm=1'.
+        class_weights: 'none' or 'balanced', every class of the same weight in training.
         folds: number of cross-validation folds.
         test_fraction: share held out as test part where the data bring none.
         weights: 'auto', 'bundled', 'hub', 'none' or a file.
         image_size: input size in px, None for the network's own.
+        group_by: a column of the data, or a regular expression on the path, whose equal values
+            stay on one side of every split.
+        columns: names of a manifest's columns where they are unusual, as in 'label=finding'.
+        crop_margin: added around boxes on every side, as a share of the box.
+        max_images: take a sample of about so many, every class and split in its share.
+        learning_curve: also score parts of the training images.
         seed: every random choice hangs on it.
         out: folder of the run.
         strict: stop at the first list of unreadable files instead of leaving them out.
@@ -46,11 +74,30 @@ class RunSettings:
     out: str
     test_data: str | None = None
     model: str = "mini"
+    strategy: str = "probe"
     head: str = "logistic"
+    hidden: str | None = None
+    dropout: str | None = None
+    lr: float | None = None
+    epochs: str | None = None
+    batch_size: int | None = None
+    trainable: str | None = None
+    augment: str | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    patience: int | None = None
+    monitor: str | None = None
+    train: str | None = None
+    class_weights: str = "none"
     folds: int = 5
     test_fraction: float = 0.2
     weights: str = "auto"
     image_size: int | None = None
+    group_by: str | None = None
+    columns: str | None = None
+    crop_margin: float = 0.0
+    max_images: int | None = None
+    learning_curve: bool = True
     seed: int = 0
     strict: bool = False
     device: str = "auto"
@@ -73,7 +120,18 @@ class RunSettings:
             raise UsageError(
                 f"`seed` must be between 0 and {2**32 - 1}, got {self.seed}. Correct --seed."
             )
+        if self.max_images is not None and self.max_images < 1:
+            raise UsageError(
+                f"`max_images` must be at least 1, got {self.max_images}. "
+                "Leave --max-images out to take all."
+            )
+        if not 0 <= self.crop_margin <= 1:
+            raise UsageError(
+                f"`crop_margin` must be between 0 and 1, got {self.crop_margin}: it is a share of "
+                "the box. Correct --crop-margin."
+            )
         HEADS.get(self.head)
+        check_training(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, for `run.json`."""
@@ -89,6 +147,68 @@ class RunSettings:
         for name, names in NAMES.items():
             kept[name] = absolute_if_path(kept[name], names)
         return kept
+
+
+def check_training(settings: RunSettings) -> None:
+    """Refuse what the chosen strategy and head would pass over in silence.
+
+    Raises:
+        UsageError: one such, or a value that cannot be.
+    """
+    if settings.class_weights not in CLASS_WEIGHTS:
+        raise UsageError(
+            f"`class_weights` must be {' or '.join(CLASS_WEIGHTS)}, got "
+            f"'{settings.class_weights}'. Correct --class-weights."
+        )
+    if settings.strategy != "probe":
+        if settings.head != "logistic":
+            raise UsageError(
+                f"`head` must be left out when fine-tuning, got '{settings.head}'. Layers of a new "
+                "head are named by --hidden."
+            )
+        train_settings(settings)
+        return
+    unused: tuple[str, ...] = ONLY_TRAINING
+    why = "the strategy 'probe', which keeps the backbone frozen. Choose another --strategy"
+    if settings.head == "mlp":
+        mlp_settings(settings)
+    elif not any(getattr(settings, name) is not None for name in unused):
+        unused = STEP_SETTINGS
+        why = f"the {settings.head} head, which is fitted to its optimum. Take --head mlp"
+    given = [name for name in unused if getattr(settings, name) is not None]
+    if given:
+        flag = given[0].replace("_", "-")
+        raise UsageError(f"`{given[0]}` means nothing to {why}, or leave --{flag} out.")
+
+
+def mlp_settings(settings: RunSettings) -> MlpSettings:
+    """The settings of an mlp head, its own where the run's leave them open.
+
+    Raises:
+        UsageError: a value that cannot be.
+    """
+    chosen = {
+        "hidden": numbers(settings.hidden, int, "hidden"),
+        "dropout": single(settings.dropout, float, "dropout"),
+        "epochs": single(settings.epochs, int, "epochs"),
+        "lr": settings.lr,
+        "batch_size": settings.batch_size,
+    }
+    return MlpSettings(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def single(text: str | None, kind: type, name: str) -> Any:
+    """The one number that a text holds, None where it is none.
+
+    Raises:
+        UsageError: several, or something else.
+    """
+    found = numbers(text, kind, name)
+    if found is None or len(found) == 1:
+        return found and found[0]
+    raise UsageError(
+        f"`{name}` must be one number for an mlp head, got '{text}'. Correct --{name}."
+    )
 
 
 def absolute_if_path(value: str | None, names: Sequence[str]) -> str | None:
@@ -113,6 +233,8 @@ def of_type(name: str, kind: str, value: object) -> object:
         return None
     wanted = kind.removesuffix(" | None")
     try:
+        if name in LISTS and not isinstance(value, str):
+            return as_list(value)
         if wanted == "str" and isinstance(value, str | os.PathLike):
             return os.fspath(value)
         if wanted == "int" and not isinstance(value, bool):
@@ -128,6 +250,18 @@ def of_type(name: str, kind: str, value: object) -> object:
     raise UsageError(
         f"`{name}` must be {WORDS[wanted]}, got {value!r} ({type(value).__name__}). Correct it."
     ) from reason
+
+
+def as_list(value: object) -> str:
+    """8 -> '8', (8, 6) -> '8,6'.
+
+    Raises:
+        TypeError: neither a number nor a sequence of numbers.
+    """
+    parts = list(value) if isinstance(value, Sequence | np.ndarray) else [value]
+    if not parts or any(isinstance(p, bool | str) or not isinstance(p, Real) for p in parts):
+        raise TypeError("numbers are wanted")
+    return ",".join(str(part) for part in parts)
 
 
 def settings_from(stored: dict[str, Any], **changes: Any) -> RunSettings:

@@ -1,0 +1,120 @@
+"""The settings of a run as options, one table for every command that makes runs.
+
+A command's signature is what typer reads; here it is made from the table, so that `run` and the
+commands that start many runs offer the same words with the same help.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import typer
+
+Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
+Whole = Optional[int]  # noqa: UP045
+Number = Optional[float]  # noqa: UP045
+Switch = Optional[bool]  # noqa: UP045
+
+
+@dataclass(frozen=True)
+class SettingOption:
+    """One setting as an option; its name with dashes is the flag.
+
+    Attributes:
+        name: field of `headstart.runs.RunSettings`.
+        kind: `Text`, `Whole`, `Number` or `Switch`.
+        help: a few words, the default in brackets.
+        flag: where it is not `--name`.
+    """
+
+    name: str
+    kind: Any
+    help: str
+    flag: str = ""
+
+
+DATA = (
+    SettingOption("data", Text, "Folder of class folders (or train/ and test/), a CSV or Parquet "
+                  "manifest, or a built-in name: digits."),
+    SettingOption("test_data", Text, "Folder of test images, opened once at the end."),
+    SettingOption("columns", Text, "Unusual columns of a manifest, as in label=finding,path=file."),
+    SettingOption("group_by", Text, "Column, or regular expression on the path: images of equal "
+                  "value stay on one side of every split."),
+    SettingOption("crop_margin", Number, "Added around boxes, as a share of them.  [default: 0]"),
+    SettingOption("max_images", Whole, "Take a sample of about so many images.  [default: all]"),
+    SettingOption("test_fraction", Number, "Share held out to test on, where the data bring no "
+                  "test part.  [default: 0.2]"),
+    SettingOption("folds", Whole, "Cross-validation folds.  [default: 5]"),
+)  # fmt: skip
+MODEL = (
+    SettingOption("model", Text, "Backbone; see `headstart models`.  [default: mini]"),
+    SettingOption("weights", Text, "bundled, hub, none (random) or a file.  [default: auto]"),
+    SettingOption("image_size", Whole, "Input size in px.  [default: the network's own]"),
+    SettingOption("strategy", Text, "probe (frozen), partial, full, two-stage, gradual, norm-only "
+                  "or scratch.  [default: probe]"),
+    SettingOption("head", Text, "Head on frozen features: logistic or mlp.  [default: logistic]"),
+    SettingOption("hidden", Text, "Hidden layers of an mlp head or of a new head to fine-tune "
+                  "with, as in 512,64."),
+    SettingOption("dropout", Text, "Before every dense layer, as in 0.5."),
+    SettingOption("lr", Number, "Learning rate of what is trained by steps."),
+    SettingOption("epochs", Text, "Passes over the training images; 8,6 for two phases."),
+    SettingOption("batch_size", Whole, "Images a step."),
+    SettingOption("trainable", Text, "What fine-tuning changes: all, none, stages:2, layers:4, "
+                  "after:10."),
+    SettingOption("augment", Text, "Augmentation: a policy, or a list as in flip:0.5,rotate:12."),
+    SettingOption("optimizer", Text, "sgd, adam, adamw, rmsprop or adagrad.  [default: adamw]"),
+    SettingOption("schedule", Text, "Of the learning rate: cosine, constant, one-cycle, step, "
+                  "plateau.  [default: cosine]"),
+    SettingOption("patience", Whole, "Epochs without improvement before a phase ends."),
+    SettingOption("monitor", Text, "Inner metric that chooses the epoch.  [default: loss]"),
+    SettingOption("train", Text, "More of fine-tuning, as in momentum=0.8,clip_norm=1."),
+    SettingOption("class_weights", Text, "none or balanced.  [default: none]"),
+)  # fmt: skip
+WORKING = (
+    SettingOption("seed", Whole, "Every random choice hangs on it.  [default: 0]"),
+    SettingOption("device", Text, "auto, cpu, cuda or mps.  [default: auto]"),
+    SettingOption("precision", Text, "auto, bfloat16 or float32.  [default: auto]"),
+    SettingOption("learning_curve", Switch, "Score parts of the training images too: how many are "
+                  "needed?  [default: yes]"),
+    SettingOption("strict", Switch, "Stop if any image cannot be read.  [default: no]"),
+)  # fmt: skip
+RUN_OPTIONS = (*DATA, *MODEL, *WORKING)
+
+
+def with_settings(
+    options: tuple[SettingOption, ...],
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Put options before a command's own; it gets those that were given as a dictionary `given`."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        names = [option.name for option in options]
+
+        def accepting(**values: Any) -> None:
+            given = {n: values.pop(n) for n in names if values.get(n) is not None}
+            command(given, **{n: v for n, v in values.items() if n not in names})
+
+        parameters = [parameter_of(option) for option in options]
+        parameters += [p for name, p in own.parameters.items() if name != "given"]
+        accepting.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        accepting.__doc__ = command.__doc__
+        accepting.__name__ = command.__name__
+        return accepting
+
+    return decorate
+
+
+def parameter_of(option: SettingOption) -> inspect.Parameter:
+    """One option as typer wants it."""
+    flag = option.flag or f"--{option.name.replace('_', '-')}"
+    if option.kind is Switch:
+        flag = f"{flag}/--no-{flag[2:]}"
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(None, flag, help=option.help),
+        annotation=option.kind,
+    )

@@ -1,0 +1,160 @@
+"""What every way of fitting works on, and what it gives back to the job."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.figure import Figure
+
+from headstart.backbones import Network
+from headstart.bundle import FittedHead
+from headstart.heads import apply_class_weights
+from headstart.inference import FeatureExtractor
+from headstart.progress import Progress
+from headstart.records import Features, ImageTable, Integers, Split
+from headstart.runs.settings import RunSettings
+
+if TYPE_CHECKING:
+    from headstart.runs.logistic import LogisticFitting
+
+
+@dataclass
+class Clock:
+    """Wall seconds of each phase."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time a block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = time.perf_counter() - begun
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A run whose images are read and split; N images, of which M are learnt from.
+
+    Attributes:
+        settings: what the user decided.
+        table: N readable, labelled images.
+        features: of the frozen backbone, in the table's order.
+        split: who is learnt from and how it is folded.
+        extractor: the frozen backbone on its device.
+        folder: of the run.
+        clock: takes the seconds of phases.
+        progress: tells the user.
+    """
+
+    settings: RunSettings
+    table: ImageTable
+    features: Features
+    split: Split
+    extractor: FeatureExtractor
+    folder: Path
+    clock: Clock
+    progress: Progress
+
+    @property
+    def num_classes(self) -> int:
+        """C."""
+        return len(self.table.class_names)
+
+    @property
+    def learnt_labels(self) -> Integers:
+        """(M,) labels of the images that are learnt from."""
+        return self.table.labels[self.split.train]
+
+    @property
+    def learnt_features(self) -> npt.NDArray[np.float16]:
+        """(M, D) features of the images that are learnt from."""
+        values: npt.NDArray[np.float16] = self.features.values[self.split.train]
+        return values
+
+    def fold_weights(self) -> torch.Tensor:
+        """(F, M) float32: what each image weighs in each fold, 0 where the fold scores it."""
+        fold = torch.from_numpy(self.split.fold)
+        learns = (fold[None, :] != torch.arange(self.split.num_folds)[:, None]).float()
+        return self.weighted(learns)
+
+    def final_weights(self) -> torch.Tensor:
+        """(1, M) float32: what each image weighs in the final fit."""
+        return self.weighted(torch.ones(1, len(self.split.train)))
+
+    def weighted(self, learns: torch.Tensor) -> torch.Tensor:
+        """(K, M) 0 and 1 -> the same, times the class weights of each problem's own rows."""
+        labels = torch.from_numpy(self.learnt_labels)
+        kind = self.settings.class_weights
+        return apply_class_weights(kind, labels, learns, self.num_classes)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoldsOutcome:
+    """What cross-validation left.
+
+    Attributes:
+        logits: (M, C) float64 of the images learnt from, each by the fold that did not learn it.
+        chosen: what the folds decided for the final fit ('penalty', 'epochs').
+        columns: further columns of `cv_results.csv`, F values each.
+        history: header and rows of `history.csv`.
+        scalars: name, value, step of what TensorBoard shows.
+    """
+
+    logits: npt.NDArray[np.float64]
+    chosen: dict[str, object]
+    columns: dict[str, list[object]]
+    history: tuple[list[str], list[list[object]]]
+    scalars: list[tuple[str, float, int]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedModel:
+    """What goes into the bundle."""
+
+    network: Network
+    head: FittedHead
+
+
+class Fitting(Protocol):
+    """One way from features or pixels to a model: a head on a frozen backbone, or fine-tuning."""
+
+    @property
+    def probe(self) -> LogisticFitting:
+        """The logistic head on the frozen features, itself or to compare with."""
+
+    def beside(self) -> dict[str, Any]:
+        """Further entries of `metrics.json`; after `fit_folds`."""
+
+    def fit_folds(self) -> FoldsOutcome:
+        """Fit every fold afresh and predict what it did not learn from; or read what was kept."""
+
+    def curves(self, title: str) -> Figure:
+        """The figure that shows how choices were made; after `fit_folds`."""
+
+    def fit_final(self) -> FittedModel:
+        """Fit on everything that may be learnt from; after `fit_folds`."""
+
+    def logits(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.float64]:
+        """(n, C) logits of some rows of the table by the final model."""
+
+
+def out_of_fold(
+    num_classes: int, fold: Integers, parts: Sequence[npt.NDArray[np.float64]]
+) -> npt.NDArray[np.float64]:
+    """(M, C) from the scored rows of every fold, each (m_k, C) in the order of the rows."""
+    logits = np.empty((len(fold), num_classes))
+    for k, part in enumerate(parts):
+        logits[fold == k] = part
+    return logits
