@@ -1,0 +1,44 @@
+"""Fine-tuning: which layers learn, when and how fast; resumable, without wasted passes."""
+
+from headstart.finetune.augmentation import POLICIES, STEPS, Augmenter, flips_sideways
+from headstart.finetune.fitting import (
+    TunedNetwork,
+    fit_network,
+    median_epochs,
+    plan_network,
+    predict_logits,
+    refit,
+)
+from headstart.finetune.history import EpochRecord, verdict, write_tensorboard
+from headstart.finetune.images import PreparedImages, TrainingData, prepare_images
+from headstart.finetune.rates import RateSearch, find_rate
+from headstart.finetune.settings import TrainSettings
+from headstart.finetune.strategies import STRATEGIES, Plan, StrategySpec, trainable_plan
+from headstart.finetune.summary import summary
+
+__all__ = [
+    "POLICIES",
+    "STEPS",
+    "STRATEGIES",
+    "Augmenter",
+    "EpochRecord",
+    "Plan",
+    "PreparedImages",
+    "RateSearch",
+    "StrategySpec",
+    "TrainSettings",
+    "TrainingData",
+    "TunedNetwork",
+    "find_rate",
+    "fit_network",
+    "flips_sideways",
+    "median_epochs",
+    "plan_network",
+    "predict_logits",
+    "prepare_images",
+    "refit",
+    "summary",
+    "trainable_plan",
+    "verdict",
+    "write_tensorboard",
+]

@@ -1,0 +1,208 @@
+"""Pictures for training: decoded and resized once, then augmented and normalised a batch.
+
+The loader has no workers: pixels lie ready in memory or in a mapped file, and the order of an
+epoch hangs on (seed, fold, epoch) alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.errors import DataError, StorageError
+from headstart.features import cache_folder
+from headstart.files import make_folder, storage_errors
+from headstart.finetune.augmentation import Augmenter, draw_seed
+from headstart.inference import FeatureExtractor, ImageSource
+from headstart.inference.preprocessing import normalise
+from headstart.progress import Progress
+from headstart.records import ImageFacts, Integers, Preprocessing
+from headstart.runtime import Execution, usable_cores
+
+MEMORY_BYTES = 2 * 2**30  # more pixels than that go into a mapped file
+CHUNK = 256
+PLAIN = -1  # the view without augmentation
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedImages:
+    """Every picture of a table at the network's size.
+
+    Attributes:
+        pixels: (N, S, S, 3) uint8; zeros where an image could not be read.
+        facts: N records of what decoding found.
+        good: (N,) bool, False where an image could not be read.
+    """
+
+    pixels: torch.Tensor
+    facts: tuple[ImageFacts, ...]
+    good: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TrainingData:
+    """The pictures of one fit and who is learnt from.
+
+    Attributes:
+        images: (N, S, S, 3) uint8, in memory or mapped.
+        labels: (N,) int64.
+        train_rows: rows that are learnt from.
+        inner_rows: rows that choose the epoch; empty for a fit of a given length.
+        num_classes: C.
+    """
+
+    images: torch.Tensor
+    labels: Integers
+    train_rows: Integers
+    inner_rows: Integers
+    num_classes: int
+
+    def __post_init__(self) -> None:
+        """Check what can be checked cheaply.
+
+        Raises:
+            DataError: too few rows to learn from.
+        """
+        assert self.images.dtype == torch.uint8
+        assert self.images.ndim == 4
+        assert len(self.images) == len(self.labels)
+        assert not set(self.train_rows.tolist()) & set(self.inner_rows.tolist())
+        if len(self.train_rows) < 2:
+            raise DataError(
+                f"Training must have at least 2 images, got {len(self.train_rows)}. Add images."
+            )
+
+
+def prepare_images(
+    source: ImageSource,
+    extractor: FeatureExtractor,
+    *,
+    progress: Progress,
+    memory_bytes: int = MEMORY_BYTES,
+) -> PreparedImages:
+    """Decode and resize every picture once, exactly as prediction does.
+
+    Args:
+        source: the images.
+        extractor: knows how its network wants them.
+        progress: gets one step an image.
+        memory_bytes: more than that goes into a mapped file in the cache folder.
+
+    Raises:
+        StorageError: the disk has no room for that file.
+    """
+    size = extractor.network.preprocessing.size
+    shape = (len(source), size, size, 3)
+    if int(np.prod(shape)) > memory_bytes:
+        pixels = scratch_array(shape, np.uint8)
+    else:
+        pixels = np.zeros(shape, dtype=np.uint8)
+    facts: list[ImageFacts] = []
+    good = np.zeros(len(source), dtype=bool)
+    with (
+        progress.phase("Pictures for training", len(source)) as advance,
+        ThreadPoolExecutor(max(1, usable_cores()), thread_name_prefix="decode") as pool,
+    ):
+        for start in range(0, len(source), CHUNK):
+            rows = range(start, min(start + CHUNK, len(source)))
+            found = pool.map(lambda row: extractor.prepare(source, row), rows)
+            for row, (record, picture) in zip(rows, found, strict=True):
+                facts.append(record)
+                if picture is not None:
+                    pixels[row], good[row] = picture, True
+            advance(len(rows))
+    return PreparedImages(pixels=torch.from_numpy(pixels), facts=tuple(facts), good=good)
+
+
+def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array in a file of the cache folder that goes with the process, however it ends.
+
+    The file loses its name at once where the system allows it, so a killed process leaves nothing
+    behind. Its room on the disk is taken first, so that a full disk is found out here.
+
+    Raises:
+        StorageError: the disk has no room.
+    """
+    folder = cache_folder() / "scratch"
+    make_folder(folder, private=True)
+    num_bytes = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
+    free = shutil.disk_usage(folder).free
+    if num_bytes > free:
+        raise StorageError(
+            f"{num_bytes / 2**30:.2f} GiB do not fit into '{folder}', which has "
+            f"{free / 2**30:.2f} GiB left. Free some space or set HEADSTART_CACHE."
+        )
+    with storage_errors(folder):
+        handle, name = tempfile.mkstemp(dir=folder, prefix="activations-")
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, 0, num_bytes)
+            else:
+                os.truncate(handle, num_bytes)
+            array = np.memmap(name, dtype=dtype, mode="r+", shape=shape)
+        finally:
+            os.close(handle)
+            if os.name != "nt":  # an open file keeps its name there
+                Path(name).unlink()
+    return array
+
+
+def epoch_batches(
+    rows: Integers, batch_size: int, *, seed: int, fold: int, epoch: int
+) -> list[Integers]:
+    """The batches of one epoch, in an order of its own.
+
+    A last batch of a single image joins the one before it: batch normalisation needs two.
+    """
+    generator = np.random.default_rng(draw_seed(seed, fold, epoch))
+    order = generator.permutation(rows)
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [np.concatenate(batches[-2:])]
+    return batches
+
+
+class Frames:
+    """Gives batches of normalised pictures on the device."""
+
+    def __init__(
+        self,
+        images: torch.Tensor,
+        preprocessing: Preprocessing,
+        augmenter: Augmenter,
+        execution: Execution,
+        fold: int,
+    ) -> None:
+        """Keep what a batch is made of.
+
+        Args:
+            images: (N, S, S, 3) uint8.
+            preprocessing: mean and deviation.
+            augmenter: may change nothing.
+            execution: device and layout.
+            fold: part of every draw's key.
+        """
+        self.images = images
+        self.preprocessing = preprocessing
+        self.augmenter = augmenter
+        self.execution = execution
+        self.fold = fold
+
+    def __call__(self, rows: Sequence[int] | Integers, view: int) -> torch.Tensor:
+        """(B, 3, H, W) float32 of these rows; `view` PLAIN or the number of the draw."""
+        index = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
+        pixels = self.images[index]
+        if view != PLAIN:
+            pixels = self.augmenter(pixels, index.tolist(), fold=self.fold, view=view)
+        x = normalise(pixels.to(self.execution.device), self.preprocessing)
+        return x if self.execution.channels_last else x.contiguous()

@@ -1,0 +1,580 @@
+"""The loop: one Lightning trainer a phase, its state ours.
+
+Lightning moves the batches' gradients, accumulation, clipping and precision. What must survive a
+kill is kept here and not in its callbacks: which parameters learn, the best weights, patience,
+averages and rates. Everything random of a step hangs on (seed, fold, phase, epoch, step), so the
+state of no generator has to be stored. A phase goes on from the last weights of the one before,
+not from its best, so that a fit of given lengths repeats it. Loading this module loads Lightning.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as lightning
+import torch
+from torch import Tensor, nn
+
+from headstart.errors import HeadstartError
+from headstart.finetune.activations import (
+    ActivationCache,
+    cache_keys,
+    fill_cache,
+    in_16_bits,
+)
+from headstart.finetune.augmentation import draw_seed
+from headstart.finetune.averaging import Tensors, WeightAverage, restore, snapshot
+from headstart.finetune.history import START, EpochRecord, stored
+from headstart.finetune.images import PLAIN, Frames, TrainingData, epoch_batches
+from headstart.finetune.objectives import DenseHead, image_losses, mix, soft_targets
+from headstart.finetune.schedules import (
+    Plateau,
+    build_optimizer,
+    parameter_groups,
+    rate_factor,
+    set_rates,
+)
+from headstart.finetune.settings import TrainSettings
+from headstart.finetune.strategies import Phase, Plan, is_norm
+from headstart.metrics import METRICS, score
+from headstart.progress import Advance, Progress
+from headstart.records import Integers
+from headstart.runtime import Execution
+
+CLASSIFIER = "classifier"
+EVALUATION_BATCH = 64
+# First numbers of the keys of what is drawn, so that no two draws share one.
+STEP_KEY, MIX_KEY = 1, 2
+
+
+@dataclass(kw_only=True, eq=False)
+class Task:
+    """One fit: the network in its stages, the data, the plan."""
+
+    module: nn.Module
+    stages: dict[str, nn.Module]
+    head: DenseHead
+    plan: Plan
+    frames: Frames
+    data: TrainingData
+    settings: TrainSettings
+    execution: Execution
+    fold: int
+    class_weights: Tensor | None
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        """Put the network where it is computed."""
+        for module in (self.module, self.head):
+            module.to(self.execution.device)
+            if self.execution.channels_last:
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def stop_after(self, phase: int) -> int:
+        """Epochs that a phase runs, no more than planned."""
+        planned = self.plan.phases[phase].epochs
+        stop = self.settings.stop_after
+        return planned if stop is None else min(stop[phase], planned)
+
+    def changing(self) -> Tensors:
+        """The living tensors that some phase may change, by name."""
+        always_frozen = set(self.stages)
+        learning: set[str] = set()
+        for phase in self.plan.phases:
+            always_frozen &= set(phase.frozen_stages)
+            learning |= set(phase.rates)
+        found: Tensors = {f"{CLASSIFIER}.{name}": p for name, p in self.head.named_parameters()}
+        for stage, module in self.stages.items():
+            if stage not in always_frozen:
+                parameters = module.named_parameters(prefix=stage)
+                found |= {name: p for name, p in parameters if name in learning}
+                found.update(module.named_buffers(prefix=stage))
+        return found
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """The precision of a forward pass."""
+        low = self.execution.dtype == torch.bfloat16
+        with torch.autocast(self.execution.device, torch.bfloat16, enabled=low):
+            yield
+
+
+@dataclass(kw_only=True, eq=False)
+class FitState:
+    """Where a fit stands; all of it is in a checkpoint.
+
+    Attributes:
+        phase: the phase that runs, from 0.
+        epochs: epochs done in each phase begun.
+        history: a record an epoch.
+        best_value: of the monitored metric; None before the first score.
+        best_epochs: epochs of each phase up to the best.
+        best_epoch: the same as one number over all phases.
+        best: the changing tensors there.
+        bad_epochs: epochs of this phase since the best value of this phase.
+        phase_best: best value of this phase.
+        plateau: what that schedule remembers.
+        average: of the weights.
+        optimizer: its state, None at the beginning of a phase.
+        finished: whether nothing is left to do.
+    """
+
+    phase: int = 0
+    epochs: list[int] = field(default_factory=lambda: [0])
+    history: list[EpochRecord] = field(default_factory=list)
+    best_value: float | None = None
+    best_epochs: list[int] = field(default_factory=lambda: [0])
+    best_epoch: int = 0
+    best: Tensors = field(default_factory=dict)
+    bad_epochs: int = 0
+    phase_best: float | None = None
+    plateau: Plateau = field(default_factory=Plateau)
+    average: WeightAverage = field(default_factory=WeightAverage)
+    optimizer: dict[str, Any] | None = None
+    finished: bool = False
+
+    def to_plain(self, current: Tensors) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        names = ("phase", "epochs", "best_value", "best_epochs", "best_epoch", "best")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {
+            "bad_epochs": self.bad_epochs,
+            "phase_best": self.phase_best,
+            "history": stored(self.history),
+            "plateau": [self.plateau.factor, self.plateau.bad_epochs],
+            "average": [self.average.values, self.average.count],
+            "optimizer": self.optimizer,
+            "finished": self.finished,
+            "current": current,
+        }
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> FitState:
+        """What `to_plain` gave, without the current tensors."""
+        made = dict(plain)
+        made["history"] = [EpochRecord(**record) for record in plain["history"]]
+        made["plateau"] = Plateau(*plain["plateau"])
+        made["average"] = WeightAverage(*plain["average"])
+        known = cls.__dataclass_fields__
+        return cls(**{name: value for name, value in made.items() if name in known})
+
+
+Keep = Callable[[FitState, Tensors], None]
+
+
+class PhaseModule(lightning.LightningModule):
+    """One phase as Lightning sees it."""
+
+    def __init__(self, task: Task, state: FitState, keep: Keep, advance: Advance) -> None:
+        """Set which parameters learn, and fill the freeze-point cache.
+
+        Args:
+            task: the fit.
+            state: where it stands; changed at the end of every epoch.
+            keep: writes a checkpoint.
+            advance: told of every image.
+        """
+        super().__init__()
+        self.task, self.state, self.keep, self.advance = task, state, keep, advance
+        self.phase: Phase = task.plan.phases[state.phase]
+        self.held = nn.ModuleList([task.module, task.head])
+        set_learning(task, self.phase)
+        frozen = self.phase.frozen_stages
+        self.prefix = [task.stages[name] for name in frozen]
+        self.suffix = [m for name, m in task.stages.items() if name not in frozen]
+        # Frozen stages that see the same pictures again give what can be kept in 16 bits.
+        self.rounds = bool(self.prefix) and sees_same_pictures(task)
+        low = task.execution.dtype == torch.bfloat16
+        self.sixteen = torch.bfloat16 if low else torch.float16
+        self.cache = self.make_cache()
+        self.run: Callable[[Tensor], Tensor] = self.learning_part
+        if task.settings.compile:
+            self.run = torch.compile(self.learning_part)
+        size = task.settings.batch_size
+        num_batches = max(len(task.data.train_rows) // size, 1)
+        if len(task.data.train_rows) > size and len(task.data.train_rows) % size > 1:
+            num_batches += 1
+        self.num_batches = num_batches
+        self.batches: list[Integers] = []
+        self.loss_sum, self.hit_sum = 0.0, 0
+        self.steps_an_epoch = -(-num_batches // task.settings.accumulate)
+
+    def make_cache(self) -> ActivationCache | None:
+        """The freeze-point cache, where it pays."""
+        settings, data = self.task.settings, self.task.data
+        if not self.rounds or settings.cache == "off":
+            return None
+        views = settings.views if self.task.frames.augmenter else 0
+        return fill_cache(
+            self.task.frames,
+            self.frozen_part,
+            cache_keys(data.train_rows, data.inner_rows, views),
+            dtype=self.sixteen,
+            most_bytes=settings.cache_bytes,
+            progress=self.task.progress,
+        )
+
+    @torch.no_grad()
+    def frozen_part(self, x: Tensor) -> Tensor:
+        """The frozen stages, in eval mode."""
+        with self.task.autocast():
+            for stage in self.prefix:
+                x = stage.eval()(x)
+        return x
+
+    def learning_part(self, x: Tensor) -> Tensor:
+        """The other stages and the head: (B, ...) -> (B, C)."""
+        for stage in self.suffix:
+            x = stage(x)
+        logits: Tensor = self.task.head(x)
+        return logits
+
+    def inputs(self, rows: Integers, view: int) -> Tensor:
+        """What the learning part gets for these rows."""
+        device = self.task.execution.device
+        if self.cache is not None:
+            return self.cache.read(rows, view).to(device)
+        x = self.task.frames(rows, view)
+        if self.rounds:
+            x = in_16_bits(self.frozen_part(x), self.sixteen)
+        return x
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of this phase that are done."""
+        return self.state.epochs[self.state.phase]
+
+    @property
+    def total_epoch(self) -> int:
+        """Epochs of all phases that are done."""
+        return sum(self.state.epochs)
+
+    def train_dataloader(self) -> Sequence[int]:
+        """Numbers of batches; a step looks up its own rows."""
+        return range(self.num_batches)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """A new optimizer a phase, with its state where the phase goes on."""
+        learning = [
+            (parameter, self.phase.rates[name])
+            for stage, module in self.task.stages.items()
+            for name, parameter in module.named_parameters(prefix=stage)
+            if name in self.phase.rates
+        ]
+        learning += [(p, self.phase.head_rate) for p in self.task.head.parameters()]
+        settings = self.task.settings
+        optimizer = build_optimizer(parameter_groups(learning, settings), settings)
+        if self.state.optimizer is not None:
+            optimizer.load_state_dict(self.state.optimizer)
+        return optimizer
+
+    def on_train_epoch_start(self) -> None:
+        """Choose the epoch's order; only what learns is in training mode."""
+        self.begun = time.perf_counter(), time.process_time()
+        self.batches = self.epoch_rows()
+        assert len(self.batches) == self.num_batches
+        set_modes(self.task, self.phase)
+        self.loss_sum, self.hit_sum = 0.0, 0
+
+    def epoch_rows(self) -> list[Integers]:
+        """The batches of this epoch."""
+        settings = self.task.settings
+        return epoch_batches(
+            self.task.data.train_rows,
+            settings.batch_size,
+            seed=settings.seed,
+            fold=self.task.fold,
+            epoch=self.total_epoch,
+        )
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        """The rate of this step."""
+        del batch
+        settings = self.task.settings
+        step = self.epoch * self.steps_an_epoch + batch_idx // settings.accumulate
+        total = self.phase.epochs * self.steps_an_epoch
+        factor = rate_factor(settings, step, total, self.steps_an_epoch)
+        set_rates(self.trainer.optimizers[0], factor * self.state.plateau.factor)
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """The loss of one batch, weighed so that accumulated batches make one mean."""
+        settings = self.task.settings
+        losses = self.image_losses(self.batches[batch_idx], batch_idx)
+        self.loss_sum += finite(float(losses.detach().sum()), self.phase)
+        self.advance(len(losses))
+        first = batch_idx // settings.accumulate * settings.accumulate
+        together = self.batches[first : first + settings.accumulate]
+        # Lightning divides by `accumulate`, also where the last step has fewer batches.
+        return losses.sum() * settings.accumulate / sum(len(part) for part in together)
+
+    def image_losses(self, rows: Integers, step: int) -> Tensor:
+        """(B,) losses of some rows in the step of that number of this epoch."""
+        settings, task = self.task.settings, self.task
+        key = (settings.seed, task.fold, self.state.phase, self.epoch, step)
+        labels = torch.from_numpy(task.data.labels[rows]).to(task.execution.device)
+        targets = soft_targets(labels, task.data.num_classes, settings.label_smoothing)
+        x = self.inputs(rows, self.train_view())
+        if settings.mixes_images:
+            x, targets = mix(x, targets, settings, (MIX_KEY, *key))
+        if self.prefix and not self.rounds:
+            x = self.frozen_part(x)
+        torch.manual_seed(draw_seed(STEP_KEY, *key))  # of dropout
+        logits = self.run(x).float()
+        self.hit_sum += int((logits.detach().argmax(1) == targets.argmax(1)).sum())
+        return image_losses(logits, targets, task.class_weights, settings.focal_gamma)
+
+    def train_view(self) -> int:
+        """Which view of the pictures this epoch learns from."""
+        if not self.task.frames.augmenter:
+            return PLAIN
+        views = self.task.settings.views
+        return self.total_epoch % views if views else self.total_epoch
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, and one of the moving average."""
+        super().optimizer_step(*args, **kwargs)
+        settings = self.task.settings
+        if settings.average == "ema":
+            self.state.average.update_exponential(self.task.changing(), settings.ema_decay)
+
+    def on_train_epoch_end(self) -> None:
+        """Score the inner part, choose, write a checkpoint, end the phase where it is time."""
+        state, task = self.state, self.task
+        state.epochs[state.phase] += 1
+        self.average_epoch()
+        count = sum(len(rows) for rows in self.batches)
+        inner = self.evaluate_inner()
+        optimizer = self.trainer.optimizers[0]
+        record = EpochRecord(
+            epoch=self.total_epoch,
+            phase=self.phase.name,
+            train_loss=self.loss_sum / count,
+            train_accuracy=self.hit_sum / count,
+            inner=inner,
+            rate=max(group["lr"] for group in optimizer.param_groups),
+            seconds=time.perf_counter() - self.begun[0],
+            cpu_seconds=time.process_time() - self.begun[1],
+        )
+        state.history.append(record)
+        self.choose(record)
+        state.optimizer = optimizer.state_dict()
+        self.keep(state, snapshot(task.changing()))
+        if self.is_over():
+            self.trainer.should_stop = True
+
+    def average_epoch(self) -> None:
+        """One epoch of SWA, late in the last phase."""
+        settings, state = self.task.settings, self.state
+        last = state.phase == len(self.task.plan.phases) - 1
+        late = self.epoch > settings.swa_fraction * self.phase.epochs
+        if settings.average == "swa" and last and late:
+            state.average.update_equal(self.task.changing())
+
+    def is_over(self) -> bool:
+        """Whether the phase has run its epochs, or has not improved for too long."""
+        settings = self.task.settings
+        impatient = 0 < settings.patience <= self.state.bad_epochs
+        return self.epoch >= self.task.stop_after(self.state.phase) or impatient
+
+    def choose(self, record: EpochRecord) -> None:
+        """Keep the best weights; without an inner part the last are the best."""
+        state, settings = self.state, self.task.settings
+        value = record.inner.get(settings.monitored)
+        sign = 1.0 if METRICS.get(settings.monitored).bigger_is_better else -1.0
+        if value is None:
+            assert record.train_loss is not None
+            value, sign = record.train_loss, -1.0
+        in_phase = state.phase_best is None or sign * value > sign * state.phase_best
+        overall = state.best_value is None or sign * value > sign * state.best_value
+        if in_phase:
+            state.phase_best = value
+        if settings.schedule == "plateau":
+            state.plateau.update(in_phase, settings)
+        if len(self.task.data.inner_rows):
+            state.bad_epochs = 0 if in_phase else state.bad_epochs + 1
+        else:  # nothing to choose by: the last epoch is the one
+            overall = True
+        if overall:
+            state.best_value, state.best_epoch = value, self.total_epoch
+            state.best_epochs = list(state.epochs)
+            with state.average.in_place(self.task.changing()):
+                state.best = snapshot(self.task.changing())
+
+    def evaluate_inner(self) -> dict[str, float | None]:
+        """The registered metrics of the inner part by the averaged weights, where there are any."""
+        data = self.task.data
+        if not len(data.inner_rows):
+            return {}
+        with self.state.average.in_place(self.task.changing()):
+            logits = self.inner_logits()
+        finite(float(logits.abs().max()), self.phase)
+        probabilities = torch.softmax(logits.double(), dim=1).numpy()
+        return score(probabilities, data.labels[data.inner_rows], data.num_classes)
+
+    @torch.no_grad()
+    def inner_logits(self) -> Tensor:
+        """(N_inner, C) float32 on the CPU."""
+        for module in (*self.task.stages.values(), self.task.head):
+            module.eval()
+        rows = self.task.data.inner_rows
+        found = []
+        with self.task.autocast():
+            for start in range(0, len(rows), EVALUATION_BATCH):
+                x = self.inputs(rows[start : start + EVALUATION_BATCH], PLAIN)
+                if self.prefix and not self.rounds:
+                    x = self.frozen_part(x)
+                found.append(self.learning_part(x).float().cpu())
+        return torch.cat(found)
+
+
+def finite(value: float, phase: Phase) -> float:
+    """The value, where it is a number.
+
+    Raises:
+        HeadstartError: the training has diverged.
+    """
+    if not math.isfinite(value):
+        raise HeadstartError(
+            f"The training must stay finite, in phase '{phase.name}' the loss became {value}. "
+            f"Lower the learning rate (the classifier's is {phase.head_rate:.2g}) or clip."
+        )
+    return value
+
+
+def sees_same_pictures(task: Task) -> bool:
+    """Whether epochs repeat their pictures, so that what frozen stages give can be kept."""
+    repeats = not task.frames.augmenter or task.settings.views > 0
+    return repeats and not task.settings.mixes_images
+
+
+def set_learning(task: Task, phase: Phase) -> None:
+    """Gradients for what the phase names and for the head, for nothing else."""
+    for stage, module in task.stages.items():
+        for name, parameter in module.named_parameters(prefix=stage):
+            parameter.requires_grad_(name in phase.rates)
+    task.head.requires_grad_(True)
+
+
+def set_modes(task: Task, phase: Phase) -> None:
+    """Training mode for the stages after the freeze point, eval for frozen normalisation.
+
+    A normalisation layer whose scale and shift do not learn keeps its statistics to the bit.
+    """
+    task.head.train()
+    for stage, module in task.stages.items():
+        module.train(stage not in phase.frozen_stages)
+        for part in module.modules():
+            if is_norm(part) and is_still(part, task.settings):
+                part.eval()
+
+
+def is_still(norm: nn.Module, settings: TrainSettings) -> bool:
+    """Whether a normalisation layer does not learn."""
+    own = list(norm.parameters())
+    return not any(p.requires_grad for p in own) if own else settings.freeze_norms
+
+
+def run_phases(task: Task, state: FitState, keep: Keep) -> None:
+    """Everything that is left to do, from `state` on; afterwards the best weights are in place."""
+    epochs = sum(task.stop_after(i) for i in range(len(task.plan.phases))) - sum(state.epochs)
+    title = f"Fine-tuning, fold {task.fold}" if task.fold else "Fine-tuning"
+    devices = list(range(torch.cuda.device_count())) if task.execution.device == "cuda" else []
+    with (
+        torch.random.fork_rng(devices=devices),
+        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+        task.progress.phase(title, epochs * len(task.data.train_rows)) as advance,
+        quiet_lightning(),
+    ):
+        while state.phase < len(task.plan.phases):
+            module = PhaseModule(task, state, keep, advance)
+            if not state.history and len(task.data.inner_rows):
+                score_start(module)
+            if not module.is_over():
+                run_phase(module)
+            next_phase(state)
+    restore(task.changing(), state.best)
+    state.finished = True
+    state.optimizer = None
+    keep(state, {})
+
+
+def score_start(module: PhaseModule) -> None:
+    """The inner figures before any step: what fine-tuning has to beat."""
+    state = module.state
+    begun = time.perf_counter(), time.process_time()
+    record = EpochRecord(
+        epoch=0,
+        phase=START,
+        train_loss=None,
+        train_accuracy=None,
+        inner=module.evaluate_inner(),
+        seconds=time.perf_counter() - begun[0],
+        cpu_seconds=time.process_time() - begun[1],
+    )
+    state.history.append(record)
+    module.choose(record)
+
+
+def next_phase(state: FitState) -> None:
+    """Turn to the phase after this one."""
+    state.phase += 1
+    state.epochs.append(0)
+    state.bad_epochs, state.phase_best = 0, None
+    state.plateau, state.optimizer = Plateau(), None
+
+
+def run_phase(module: PhaseModule) -> None:
+    """Let Lightning run what is left of a phase.
+
+    Raises:
+        KeyboardInterrupt: where Lightning would have left the process.
+    """
+    settings, execution = module.task.settings, module.task.execution
+    handler = signal.getsignal(signal.SIGINT)
+    trainer = lightning.Trainer(
+        max_epochs=module.task.stop_after(module.state.phase) - module.epoch,
+        accelerator="gpu" if execution.device == "cuda" else execution.device,
+        devices=1,
+        precision="bf16-mixed" if execution.dtype == torch.bfloat16 else "32-true",
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip_norm or None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(module)
+    except SystemExit as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        for held in module.held:  # Lightning's end moves everything to the CPU
+            held.to(execution.device)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Lightning's tips and warnings are about a loader and callbacks that are not used here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            warnings.filterwarnings("ignore", message=r".*train_dataloader.*|.*LeafSpec.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
