@@ -1,0 +1,20 @@
+"""The audit: what is wrong with the data, found before anything is learnt from them.
+
+`audit_table` makes one pass over the pictures and gives an `Audit`: findings in words, columns
+for `images.csv`, and `linked`, the units that every split must keep on one side. `write_audit`
+writes `audit.json`, `audit.txt` and the grid of pairs.
+"""
+
+from headstart.audit.findings import AuditSettings, Finding, Pair
+from headstart.audit.inspection import Audit, audit_table
+from headstart.audit.writing import audit_text, write_audit
+
+__all__ = [
+    "Audit",
+    "AuditSettings",
+    "Finding",
+    "Pair",
+    "audit_table",
+    "audit_text",
+    "write_audit",
+]

@@ -1,0 +1,223 @@
+"""One pass over the pictures: embeddings by a fixed network, and fingerprints of the pixels.
+
+Each picture is decoded once, by the threads that feed the network. The network is always `mini`
+at 96 px in float32, whatever a run learns with, so that groups and with them folds never depend
+on the backbone. Embeddings and fingerprints stay in the feature store, so that a second audit
+reads them, and a run with `mini` in the same precision finds its features there.
+
+A fingerprint is a fixed record of bytes; the store keeps it as the 16-bit words that it keeps of
+features, untouched.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from headstart.audit.hashing import (
+    border_facts,
+    is_flat,
+    jpeg_quantisation,
+    perceptual_hashes,
+    pixel_digest,
+    thumbnail,
+)
+from headstart.backbones import Network, build_network, find_backbone
+from headstart.data.boxes import Box, crop_to_box, named_box
+from headstart.data.decoding import DECODER_VERSION, DecodingError, decode
+from headstart.features import FeatureStore, extract_features
+from headstart.inference import FeatureExtractor, ImageSource
+from headstart.inference.extractor import Prepared
+from headstart.inference.preprocessing import resize_pixels
+from headstart.progress import Progress
+from headstart.records import Bytes8, Features, ImageFacts
+from headstart.runtime import Execution, usable_cores
+
+NETWORK, IMAGE_SIZE = "mini", 96
+FINGERPRINT_VERSION = 1
+IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
+AHEAD = 64
+
+RECORD = np.dtype(
+    [
+        ("pixels", "V16"),
+        ("hash", "<u8"),
+        ("mirrored", "<u8"),
+        ("num_bytes", "<i8"),
+        ("quantisation", "<f4"),
+        ("flat", "u1"),
+        ("present", "u1"),
+        ("border", "<f2", (12,)),
+    ]
+)
+WORDS = RECORD.itemsize // 2
+Record = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examined:
+    """What one pass found.
+
+    Attributes:
+        features: embeddings and decoding facts of N images.
+        records: (N,) of type `RECORD`; zero where an image is unreadable.
+        seconds: wall seconds of the pass.
+    """
+
+    features: Features
+    records: Record
+    seconds: float
+
+
+def fixed_execution(execution: Execution | None = None) -> Execution:
+    """Float32 on the CPU, or on the device of `execution`."""
+    if execution is not None and execution.device != "cpu":
+        return replace(execution, precision="float32", reason="the audit is always in float32")
+    return Execution(
+        device="cpu",
+        precision="float32",
+        channels_last=False,
+        threads=torch.get_num_threads(),
+        reason="groups must not depend on the machine",
+    )
+
+
+def fingerprint(image: Image.Image, source: bytes | Bytes8) -> bytes:
+    """The record of one decoded picture, as bytes.
+
+    Args:
+        image: upright 8-bit RGB.
+        source: what it was decoded from.
+    """
+    grey = thumbnail(image)
+    record = np.zeros(1, dtype=RECORD)
+    record["pixels"] = np.void(pixel_digest(image))
+    record["present"] = 1
+    record["hash"], record["mirrored"] = perceptual_hashes(grey)
+    record["flat"] = is_flat(grey)
+    record["border"] = border_facts(grey)
+    if isinstance(source, bytes):
+        record["num_bytes"] = len(source)
+        record["quantisation"] = jpeg_quantisation(source)
+    return record.tobytes()
+
+
+@cache
+def fixed_network() -> Network:
+    """The network of every audit, built once a process; nobody changes it."""
+    return build_network(find_backbone(NETWORK), weights="bundled", image_size=IMAGE_SIZE)
+
+
+class FingerprintExtractor(FeatureExtractor):
+    """The forward path that also keeps a fingerprint of every picture it decodes."""
+
+    def __init__(self, execution: Execution) -> None:
+        """Place the fixed network."""
+        super().__init__(fixed_network(), execution)
+        self.found: dict[str, bytes] = {}
+
+    def prepare(self, source: ImageSource, row: int) -> Prepared:
+        """Decode, crop and resize one image, and keep its fingerprint."""
+        try:
+            data = source.read(row)
+            image, facts = decode(data, source.paths[row])
+        except (DecodingError, OSError):
+            return super().prepare(source, row)  # which words the problem
+        box = source.box_of(row)
+        if box is not None:
+            image = crop_to_box(image, box)
+            notes = [facts.treatment, f"cropped to {named_box(box)}"]
+            facts = replace(facts, treatment="; ".join(filter(None, notes)))
+        self.found[record_key(facts, box)] = fingerprint(image, data)
+        return facts, resize_pixels(image, self.network.preprocessing)
+
+
+def record_key(facts: ImageFacts, box: Box | None) -> str:
+    """The key in the feature store: digest of the bytes, ending of the name, box."""
+    region = "" if box is None else "@" + ",".join(share.hex() for share in box)
+    return facts.digest + PurePath(facts.path).suffix.casefold() + region
+
+
+def examine(source: ImageSource, execution: Execution, progress: Progress) -> Examined:
+    """Embeddings and fingerprints of every image, each computed at most once.
+
+    Raises:
+        StorageError: the disk is full; what was stored before stays.
+    """
+    begun = time.perf_counter()
+    extractor = FingerprintExtractor(execution)
+    features = extract_features(source, extractor, progress=progress)
+    keys = [
+        "" if facts.problem else record_key(facts, source.box_of(row))
+        for row, facts in enumerate(features.facts)
+    ]
+    store = FeatureStore(IDENTITY, WORDS)
+    try:
+        found = dict(extractor.found)
+        wanted = sorted({key for key in keys if key and key not in found})
+        found.update({key: vector.tobytes() for key, (vector, _) in store.get(wanted).items()})
+        missing = {key: row for row, key in enumerate(keys) if key and key not in found}
+        found.update(_decode_again(source, missing, progress))
+        fresh = [*extractor.found, *missing]
+        facts_of = {key: features.facts[row] for row, key in enumerate(keys) if key}
+        store.put(
+            (key, np.frombuffer(found[key], dtype=np.float16), facts_of[key])
+            for key in fresh
+            if key in facts_of and key in found
+        )
+    finally:
+        store.close()
+    blank = bytes(RECORD.itemsize)
+    records = np.frombuffer(b"".join(found.get(key, blank) for key in keys), dtype=RECORD)
+    return Examined(
+        features=features, records=records, seconds=round(time.perf_counter() - begun, 3)
+    )
+
+
+def _decode_again(
+    source: ImageSource, missing: dict[str, int], progress: Progress
+) -> dict[str, bytes]:
+    """Fingerprints of pictures whose embedding was in the store already."""
+    found: dict[str, bytes] = {}
+    if not missing:
+        return found
+    keys = list(missing)
+    rows = [missing[key] for key in keys]
+    with progress.phase("Fingerprints", len(rows)) as advance:
+        for key, record in zip(keys, _ahead(source, rows), strict=True):
+            if record is not None:
+                found[key] = record
+            advance()
+    return found
+
+
+def _ahead(source: ImageSource, rows: Sequence[int]) -> Iterator[bytes | None]:
+    """Fingerprints in order, a bounded number of them in the making."""
+
+    def one(row: int) -> bytes | None:
+        try:
+            data = source.read(row)
+            image, box = decode(data, source.paths[row])[0], source.box_of(row)
+            return fingerprint(image if box is None else crop_to_box(image, box), data)
+        except (DecodingError, OSError):  # it went away since its features were stored
+            return None
+
+    waiting: deque[Future[bytes | None]] = deque()
+    with ThreadPoolExecutor(max(1, usable_cores()), thread_name_prefix="decode") as pool:
+        for row in rows:
+            waiting.append(pool.submit(one, row))
+            if len(waiting) >= AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -1,0 +1,126 @@
+"""The files of an audit: `audit.json`, `audit.txt`, `duplicates.png`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from headstart.audit.findings import counted
+from headstart.audit.inspection import Audit
+from headstart.files import make_folder, write_json, write_text, write_whole
+
+AUDIT_JSON, AUDIT_TEXT, PAIRS_PICTURE = "audit.json", "audit.txt", "duplicates.png"
+MARKS = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
+MOST_CLASSES = 40
+DPI = 110
+
+
+def write_audit(folder: Path, audit: Audit) -> None:
+    """Write everything that was found; a grid of pairs where there are any.
+
+    Raises:
+        StorageError: the disk is full or failed.
+        OutputError: the folder cannot be written to.
+    """
+    from headstart.audit.pictures import choose_pairs, pair_figure
+
+    make_folder(folder)
+    write_json(folder / AUDIT_JSON, audit.summary)
+    write_text(folder / AUDIT_TEXT, audit_text(audit))
+    picture = folder / PAIRS_PICTURE
+    pairs = choose_pairs(audit.table, audit.pairs)
+    if not pairs:
+        picture.unlink(missing_ok=True)  # of an earlier audit
+        return
+    figure = pair_figure(audit.table, pairs)
+    write_whole(picture, lambda aside: figure.savefig(aside, dpi=DPI))
+
+
+def audit_text(audit: Audit) -> str:
+    """The readable summary: findings by severity, then what was counted."""
+    summary = audit.summary
+    counts = [
+        counted(sum(f.severity == severity for f in audit.findings), severity) for severity in MARKS
+    ]
+    lines = [
+        f"Audit of {summary['data']}: {counted(summary['num_images'], 'image')} in "
+        f"{counted(len(summary['classes']), 'class', 'classes')}; {', '.join(counts)}",
+        "",
+        *(f"{MARKS[f.severity]}  {f.code}: {f.message}" for f in audit.findings),
+        *(["Nothing suspicious was found."] if not audit.findings else []),
+        "",
+        *_class_lines(summary["classes"]),
+        *_file_lines(summary["files"]),
+        *_duplicate_lines(summary["duplicates"]),
+        *_association_lines(summary["associations"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _class_lines(classes: dict[str, Any]) -> list[str]:
+    lines = ["Classes (images; readable; units that stay together; given splits)"]
+    for name, entry in list(classes.items())[:MOST_CLASSES]:
+        splits = ", ".join(f"{part} {count:,}" for part, count in entry["splits"].items())
+        lines.append(
+            f"  {name}: {entry['images']:,}; {entry['readable']:,}; {entry['units']:,}"
+            + (f"; {splits}" if splits else "")
+        )
+    rest = len(classes) - MOST_CLASSES
+    return [*lines, f"  and {rest:,} more in {AUDIT_JSON}"] if rest > 0 else lines
+
+
+def _file_lines(files: dict[str, Any]) -> list[str]:
+    lines = ["", "Files"]
+    for title, name in (
+        ("format", "formats"),
+        ("colour mode", "modes"),
+        ("treatment", "treatments"),
+        ("problem", "problems"),
+    ):
+        if files[name]:
+            told = ", ".join(f"{kind} {count:,}" for kind, count in files[name].items())
+            lines.append(f"  {title}: {told}")
+    for side in ("width", "height"):
+        if side in files:
+            low, median, high = files[side].values()
+            lines.append(f"  {side}: {low:.0f} to {high:.0f} px, median {median:.0f}")
+    return lines
+
+
+def _duplicate_lines(found: dict[str, Any]) -> list[str]:
+    lines = [
+        "",
+        "Duplicates",
+        f"  equal pixels: {_in_sets(found['exact_images'], found['exact_sets'], 'set')}",
+        f"  near by both tests: {_in_sets(found['near_images'], found['near_groups'], 'group')}",
+    ]
+    if "thresholds" not in found:
+        return lines
+    limits = found["thresholds"]
+    recall = "" if found["recall"] is None else f", recall {found['recall']:.1%}"
+    return [
+        *lines,
+        f"  suspects: {found['suspects_by_embedding']:,} pairs by embedding only, "
+        f"{found['suspects_by_hash']:,} by hash only",
+        f"  near means: cosine distance below {limits['distance']:.3f} (usual neighbours: "
+        f"{limits['usual_distance']:.3f}) and at most {limits['bits']} of 64 bits different "
+        f"(usual neighbours: {limits['usual_bits']:.0f})",
+        f"  search: {found['search']}{recall}",
+    ]
+
+
+def _in_sets(images: int, sets: int, unit: str) -> str:
+    return f"{counted(images, 'image')} in {counted(sets, unit)}" if images else "none"
+
+
+def _association_lines(found: dict[str, Any]) -> list[str]:
+    if not found:
+        return []
+    lines = ["", "What tells the label besides the picture (95 % interval; chance)"]
+    for name, entry in found.items():
+        what = "Cramér's V" if name == "source" else "balanced accuracy"
+        lines.append(
+            f"  {name}: {what} {entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]; "
+            f"{entry['chance']:.2f}"
+        )
+    return lines
