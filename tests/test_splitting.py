@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
 
 from headstart.errors import DataError, UsageError
-from headstart.splitting import hold_out, inner_hold_out, stratified_folds
+from headstart.splitting import (
+    crossing,
+    hold_out,
+    inner_hold_out,
+    leave_one_group_out,
+    leave_one_source_out,
+    straddling,
+    stratified_folds,
+)
 
 NAMES = ("badger", "fox", "otter")
 
@@ -148,3 +159,255 @@ def test_an_inner_part_of_nothing_is_an_error():
     fold = stratified_folds(labels, 2, class_names=NAMES, seed=0)
     with pytest.raises(DataError, match="a class with 2 images to train on"):
         inner_hold_out(labels, fold, seed=0)
+
+
+# One unit a row: its class shares follow from the images drawn for it.
+units_and_labels = st.lists(
+    st.tuples(st.integers(0, 14), st.integers(0, 2)), min_size=6, max_size=70
+).map(lambda pairs: tuple(np.array(column) for column in zip(*pairs, strict=True)))
+
+
+def folded(labels, groups, num_folds=3, seed=0):
+    """Folds and inner parts, None where the classes are too small for them."""
+    try:
+        fold = stratified_folds(labels, num_folds, class_names=NAMES, groups=groups, seed=seed)
+        return fold, inner_hold_out(labels, fold, groups=groups, seed=seed)
+    except DataError:
+        return None
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=units_and_labels, num_folds=st.integers(2, 4), seed=st.integers(0, 9))
+def test_folds_keep_every_promise(drawn, num_folds, seed):
+    """Each row scored once, units whole, no class unseen, inner rows inside the training part."""
+    groups, labels = drawn
+    found = folded(labels, groups, num_folds, seed)
+    assume(found is not None)
+    fold, inner = found
+    assert set(fold.tolist()) == set(range(num_folds))
+    for group in np.unique(groups):
+        own = groups == group
+        assert len(np.unique(fold[own])) == 1
+        assert (np.ptp(inner[:, own].astype(int), axis=1) == 0).all()
+    for number, row in enumerate(inner):
+        assert set(labels[fold != number]) == set(labels)
+        assert row.any()
+        assert not row[fold == number].any()
+        learnt = (fold != number) & ~row
+        assert set(labels[learnt]) == set(labels)
+
+
+@settings(max_examples=40, deadline=None)
+@given(drawn=units_and_labels, names=st.permutations(range(15)), seed=st.integers(0, 9))
+def test_what_units_are_called_does_not_matter(drawn, names, seed):
+    """Other codes, or words, for the same units: the same split."""
+    groups, labels = drawn
+    for other in (np.array(names)[groups], np.array([f"p{names[g]}" for g in groups])):
+        held = hold_out(labels, 0.3, groups=other, seed=seed)
+        np.testing.assert_array_equal(held, hold_out(labels, 0.3, groups=groups, seed=seed))
+        one, same = folded(labels, groups, seed=seed), folded(labels, other, seed=seed)
+        assert (one is None) == (same is None)
+        if one is not None:
+            np.testing.assert_array_equal(one[0], same[0])
+            np.testing.assert_array_equal(one[1], same[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 2), min_size=12, max_size=60).map(np.array),
+    seed=st.integers(0, 99),
+)
+def test_units_of_one_image_are_no_units(labels, seed):
+    """The audit's codes without a single duplicate leave every split as it is without them."""
+    alone = np.arange(len(labels))[::-1].copy()
+    np.testing.assert_array_equal(
+        hold_out(labels, 0.2, groups=alone, seed=seed), hold_out(labels, 0.2, seed=seed)
+    )
+    one, same = folded(labels, alone, seed=seed), folded(labels, None, seed=seed)
+    assert (one is None) == (same is None)
+    if one is not None:
+        np.testing.assert_array_equal(one[0], same[0])
+        np.testing.assert_array_equal(one[1], same[1])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=12, max_size=60),
+    num_folds=st.integers(2, 4),
+    seed=st.integers(0, 99),
+)
+def test_pure_units_are_in_proportion_up_to_the_largest(sizes, num_folds, seed):
+    """Fold counts of a class, and its held-out count, are off by at most one unit's size."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = groups % 3
+    held = hold_out(labels, 0.25, groups=groups, seed=seed)
+    fold = stratified_folds(labels, num_folds, class_names=NAMES, groups=groups, seed=seed)
+    for label in range(3):
+        own = labels == label
+        largest = max(sizes[label::3])
+        counts = np.bincount(fold[own], minlength=num_folds)
+        assert np.ptp(counts) <= largest
+        assert abs(held[own].sum() - 0.25 * own.sum()) <= largest
+
+
+def test_single_images_level_out_what_units_cannot():
+    """Few duplicates among many images: each class differs by at most one, as without them."""
+    groups = np.arange(300)
+    groups[:40] //= 4  # ten units of four, then images by themselves
+    labels = np.random.default_rng(0).integers(3, size=300)
+    fold = stratified_folds(labels, 5, class_names=NAMES, groups=groups, seed=0)
+    held = hold_out(labels, 0.2, groups=groups, seed=0)
+    for label in range(3):
+        own = labels == label
+        assert np.ptp(np.bincount(fold[own], minlength=5)) <= 1
+        assert held[own].sum() == round(0.2 * own.sum())
+
+
+def test_few_large_units_are_held_out_near_the_fraction():
+    """One of six holds two thirds: a small one is held out, not that."""
+    groups = np.repeat(np.arange(6), [80, 8, 8, 8, 8, 8])
+    labels = np.arange(120) % 2
+    for seed in range(5):
+        assert hold_out(labels, 0.2, groups=groups, seed=seed).sum() == 24
+
+
+def imbalance(labels, fold):
+    """Mean squared departure of class shares from 1 / K."""
+    counts = np.array([np.bincount(fold[labels == c], minlength=4) for c in range(3)])
+    return ((counts / counts.sum(axis=1, keepdims=True) - 1 / 4) ** 2).mean()
+
+
+def test_units_are_spread_as_well_as_by_scikit_learn():
+    """Ten draws of mixed units: no worse on the whole than StratifiedGroupKFold."""
+    ours, theirs = [], []
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(50), generator.integers(2, 9, size=50))
+        mixed = generator.integers(3, size=len(groups))
+        labels = np.where(generator.random(len(groups)) < 0.7, groups % 3, mixed)
+        fold = stratified_folds(labels, 4, class_names=NAMES, groups=groups, seed=seed)
+        ours.append(imbalance(labels, fold))
+        splitter = StratifiedGroupKFold(4, shuffle=True, random_state=seed)
+        for number, (_, scored) in enumerate(splitter.split(labels, labels, groups)):
+            fold[scored] = number
+        theirs.append(imbalance(labels, fold))
+    assert np.mean(ours) <= 1.1 * np.mean(theirs)
+
+
+def test_each_group_is_left_out_once():
+    """As scikit-learn's LeaveOneGroupOut; folds in the order in which groups appear."""
+    groups = np.array([4, 4, 2, 2, 7, 7, 7, 2])
+    labels = np.array([0, 1, 0, 1, 0, 1, 1, 0])
+    names = {2: "p2", 4: "p4", 7: "p7"}
+    fold = leave_one_group_out(labels, groups, group_names=names, class_names=NAMES)
+    np.testing.assert_array_equal(fold, [0, 0, 1, 1, 2, 2, 2, 1])
+    theirs = {tuple(scored) for _, scored in LeaveOneGroupOut().split(labels, labels, groups)}
+    assert {tuple(np.flatnonzero(fold == k)) for k in range(3)} == theirs
+    inner = inner_hold_out(labels, fold, groups=groups, seed=0)
+    assert [len(np.unique(groups[row])) for row in inner] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([0, 0, 1, 1, 1, 1], r"at least 3 groups to learn from .* got 2\. Add groups\."),
+        (
+            [0, 1, 2, 2, 2, 2],
+            r"all images of 'otter' to learn from are in the group 'p2'\. Add images of 'otter' in "
+            r"another group, or leave the class out\.",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_left_out_are_named(groups, message):
+    """Too few of them, or one that holds a class alone."""
+    labels = np.array([0, 0, 0, 0, 2, 2])
+    with pytest.raises(DataError, match=message):
+        leave_one_group_out(
+            labels, np.array(groups), group_names=["p0", "p1", "p2"], class_names=NAMES
+        )
+
+
+def test_too_many_groups_are_counted():
+    """With the number, and what to take instead."""
+    groups = np.arange(1204) % 602
+    message = r"each of the 602 groups to learn from, at most 50 are allowed\. Take --folds 5,"
+    with pytest.raises(DataError, match=message):
+        leave_one_group_out(
+            groups % 2, groups, group_names=groups.astype(str).tolist(), class_names=NAMES
+        )
+
+
+def by_source(counts):
+    """Labels and sources of a table of counts, one row a source."""
+    counts = np.array(counts)
+    cells = np.repeat(np.arange(counts.size), counts.ravel())
+    labels, sources = cells % counts.shape[1], cells // counts.shape[1]
+    return leave_one_source_out(
+        labels, sources, source_names=("Aden", "Bern", "Cork", "Dili"), class_names=NAMES
+    )
+
+
+def test_each_source_is_left_out_once():
+    """Classes that every source knows, in unequal shares."""
+    np.testing.assert_array_equal(
+        np.bincount(by_source([[9, 1, 4], [2, 8, 5], [3, 3, 3]])), [14, 15, 9]
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ([[9, 9, 9]], r"at least 2 sources to learn from, got 1\."),
+        (
+            [[9, 4, 0], [7, 5, 0], [3, 3, 8]],
+            r"coincide: every image of 'otter' comes from the source 'Cork' and from no other\.",
+        ),
+        (
+            [[9, 0], [7, 0], [0, 8], [0, 3]],
+            r"each source \('Aden', 'Bern', 'Cork', \.\.\.\) holds a single class",
+        ),
+        ([[200, 1], [1, 200]], r"nearly coincide: Cramér's V is 0\.990 "),
+    ],
+)
+def test_sources_that_coincide_with_the_label_are_refused(counts, message):
+    """In whole, for one class, or but for a stray image."""
+    with pytest.raises(DataError, match=message):
+        by_source(counts)
+
+
+def test_images_without_a_source_are_counted():
+    """-1 means that it is not known."""
+    with pytest.raises(DataError, match=r"got 2 of 4 images without one\. Fill the source column"):
+        leave_one_source_out(
+            np.array([0, 1, 0, 1]),
+            np.array([0, 0, -1, -1]),
+            source_names=("Aden",),
+            class_names=NAMES,
+        )
+
+
+@settings(max_examples=50, deadline=None)
+@given(rows=st.lists(st.tuples(st.integers(-1, 5), st.booleans(), st.integers(0, 2)), min_size=1))
+def test_what_crosses_is_found(rows):
+    """Against a plain double loop; -1 belongs to nothing."""
+    codes, is_test, fold = (np.array(column) for column in zip(*rows, strict=True))
+    pairs = [
+        (i, j) for i in range(len(rows)) for j in range(len(rows)) if codes[i] == codes[j] >= 0
+    ]
+    leaks = sorted({i for i, j in pairs if is_test[i] and not is_test[j]})
+    parted = sorted({i for i, j in pairs if fold[i] != fold[j]})
+    assert crossing(codes, is_test).tolist() == leaks
+    assert straddling(codes, fold).tolist() == parted
+
+
+def test_a_split_of_many_images_takes_little_time():
+    """100,000 images of 200 classes, some in pairs: seconds."""
+    generator = np.random.default_rng(0)
+    codes = np.where(np.arange(100_000) < 10_000, np.arange(100_000) // 2, np.arange(100_000))
+    labels = generator.integers(200, size=100_000)
+    names = [str(c) for c in range(200)]
+    begun = time.perf_counter()
+    hold_out(labels, 0.2, groups=codes, seed=0)
+    fold = stratified_folds(labels, 5, class_names=names, groups=codes, seed=0)
+    assert time.perf_counter() - begun < 20
+    assert (np.bincount(fold) > 19_000).all()

@@ -180,6 +180,11 @@ class Split:
         inner: (num_folds, N_train) bool, True where a row of the fold's training part is
             held out to choose settings; never True on the part that is scored.
         origin: where the test part comes from, in words.
+        scheme: 'stratified', 'leave-one-group-out', 'leave-one-source-out', or 'given'.
+        fold_names: num_folds names of what each fold leaves out; () where it is a mere number.
+        leaks: test images that share a unit with images to learn from; 0 unless allowed.
+        fold_leaks: images to learn from that share a unit with another fold; 0 unless allowed.
+        notes: sentences about the split that a run prints.
     """
 
     train: Integers
@@ -187,11 +192,25 @@ class Split:
     fold: Integers
     inner: npt.NDArray[np.bool_]
     origin: str
+    scheme: str = "stratified"
+    fold_names: tuple[str, ...] = ()
+    leaks: int = 0
+    fold_leaks: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def num_folds(self) -> int:
         """How many folds."""
         return len(self.inner)
+
+    @property
+    def folds_in_words(self) -> str:
+        """'5 folds', '7 folds by leave-one-group-out', '3 given folds'."""
+        if self.scheme == "given":
+            return f"{self.num_folds} given folds"
+        return f"{self.num_folds} folds" + (
+            "" if self.scheme == "stratified" else f" by {self.scheme}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -223,6 +242,10 @@ class Predictions:
         probabilities: (N, C) float32, rows sum to one; NaN where an image is unreadable.
         labels: (N,) int64 true labels, `UNLABELLED` where unknown.
         problems: N clauses why an image has no answer, '' for a good one.
+        outlier_scores: (N,) float64, higher is stranger, NaN where unreadable; None where the
+            model cannot tell.
+        unknown: (N,) bool, whether an image is unlike everything the model knows; or None.
+        sets: (N, C) bool, classes that cannot be excluded at the model's rate of misses; or None.
     """
 
     paths: tuple[str, ...]
@@ -230,6 +253,9 @@ class Predictions:
     probabilities: npt.NDArray[np.float32]
     labels: Integers
     problems: tuple[str, ...]
+    outlier_scores: npt.NDArray[np.float64] | None = None
+    unknown: npt.NDArray[np.bool_] | None = None
+    sets: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """How many images."""

@@ -257,14 +257,14 @@ def test_animation_gives_its_first_frame(format):
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)
     found, facts = pixels_of(data)
     assert (found == [255, 0, 0]).all()
-    assert "first frame of several" in facts.treatment
+    assert "first of 3 frames" in facts.treatment
 
 
 def test_multi_picture_jpeg_of_a_phone():
     data = encoded(photo(), "MPO", save_all=True, append_images=[photo().rotate(180)])
     image, facts = decode(data, "a.jpg", min_side=8)
     assert image.size == (32, 24)
-    assert (facts.format, facts.width, facts.treatment) == ("MPO", 64, "first frame of several")
+    assert (facts.format, facts.width, facts.treatment) == ("MPO", 64, "first of 2 frames")
 
 
 @pytest.mark.skipif("AVIF" not in FACTORIES, reason="this build of Pillow reads no AVIF")
@@ -343,7 +343,6 @@ def test_other_truncated_formats_are_refused(format, fraction):
         (b"%PDF-1.7", "a PDF file: convert its pages to JPEG or PNG"),
         (b"8BPS\x00\x01", "a Photoshop file: convert it to JPEG or PNG"),
         (b"<?xml version='1.0'?><svg>", "an SVG drawing: convert it to JPEG or PNG"),
-        (bytes(128) + b"DICM" + bytes(20), "a DICOM file: convert it to PNG"),
     ],
 )
 def test_what_is_not_read_is_named(data, clause):

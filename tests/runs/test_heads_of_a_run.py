@@ -70,7 +70,7 @@ def test_settings_of_steps_are_refused_by_a_head_without_steps(name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"head": "mlp", "hidden": "8,x"}, "`hidden` must be widths"),
+        ({"head": "mlp", "hidden": "8,x"}, "`hidden` must be whole numbers"),
         ({"head": "mlp", "epochs": 0}, "epochs"),
         ({"head": "mlp", "dropout": 1.5}, "dropout"),
         ({"class_weights": "heavy"}, "`class_weights` must be none or balanced"),

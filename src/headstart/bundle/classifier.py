@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,10 +13,11 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
+from headstart.bundle.confidence import Confidence, read_confidence
 from headstart.bundle.format import read_bundle, read_head, read_preprocessing, read_spec
 from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
-from headstart.heads import head_probabilities
+from headstart.heads import head_logits
 from headstart.inference import FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, Integers, Predictions
@@ -57,8 +59,9 @@ class Classifier:
                     f"The head of the bundle '{folder}' takes {self.head.num_inputs} features, "
                     f"its backbone gives {network.num_features}. Write it again from its run."
                 )
+            self.confidence = read_confidence(contents.about.get("confidence"), contents.state)
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
-        except (KeyError, TypeError, AttributeError, UsageError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, UsageError) as error:
             if isinstance(error, BundleError):
                 raise
             raise BundleError(
@@ -88,25 +91,54 @@ class Classifier:
     def predict_source(
         self, source: ImageSource, *, progress: Progress, labels: Integers | None = None
     ) -> Predictions:
-        """Probabilities for everything in a source, in its order."""
-        count = len(source)
+        """Probabilities, sets and strangeness for everything in a source, in its order."""
+        count, confidence = len(source), self.confidence
         probabilities = np.full((count, len(self.class_names)), np.nan, dtype=np.float32)
-        problems = [""] * count
+        problems, scores = [""] * count, np.full(count, np.nan)
         with progress.phase("Predicting", count) as advance:
             for rows, facts, values in self.extractor.extract(source, range(count)):
-                found = head_probabilities(values, self.head.layers)
-                for row, record, row_probabilities in zip(rows, facts, found, strict=True):
+                good = [i for i, record in enumerate(facts) if not record.problem]
+                for row, record in zip(rows, facts, strict=True):
                     problems[row] = record.problem
-                    if not record.problem:
-                        probabilities[row] = row_probabilities
+                kept = [rows[i] for i in good]
+                logits = head_logits(values[good], self.head.layers)
+                probabilities[kept] = confidence.probabilities(logits)
+                strange = confidence.outlier_scores(values[good])
+                if strange is not None:
+                    scores[kept] = strange
                 advance(len(rows))
-        return Predictions(
-            paths=source.paths,
-            class_names=self.class_names,
-            probabilities=probabilities,
-            labels=np.full(count, UNLABELLED, dtype=np.int64) if labels is None else labels,
-            problems=tuple(problems),
+        return answer(
+            confidence,
+            Predictions(
+                paths=source.paths,
+                class_names=self.class_names,
+                probabilities=probabilities,
+                labels=np.full(count, UNLABELLED, dtype=np.int64) if labels is None else labels,
+                problems=tuple(problems),
+            ),
+            scores,
         )
+
+
+def answer(
+    confidence: Confidence, predictions: Predictions, scores: npt.NDArray[np.float64] | None
+) -> Predictions:
+    """Predictions with what the bundle knows of how sure they are.
+
+    Args:
+        confidence: of the model.
+        predictions: with calibrated probabilities.
+        scores: (N,) outlier scores, NaN where there is no answer; None where there are none.
+    """
+    sets = unknown = None
+    if confidence.sets is not None:
+        known = np.nan_to_num(predictions.probabilities)
+        sets = confidence.sets.sets(known) & predictions.good[:, None]
+    if confidence.outliers is None:
+        scores = None
+    if scores is not None and confidence.outlier_threshold is not None:
+        unknown = np.nan_to_num(scores, nan=-np.inf) > confidence.outlier_threshold
+    return replace(predictions, outlier_scores=scores, unknown=unknown, sets=sets)
 
 
 def find_bundle(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """The files of a bundle: written whole, read with every digest checked, no code in them.
 
     bundle.json          classes, backbone, preprocessing, head, licences, where it comes from
-    weights.safetensors  `backbone.*` tensors; of each dense layer of the head `head.0.weight`
-                         (out, in) and `head.0.bias` (out,), then `head.1.*`, ...
+    weights.safetensors  `backbone.*` and `outliers.*` tensors; of each dense layer of the head
+                         `head.0.weight` (out, in) and `head.0.bias` (out,), then `head.1.*`, ...
     manifest.json        SHA-256 of every file above; its own SHA-256 is the bundle's root digest
 
 The digests prove that nothing changed since the bundle was written; comparing the root digest
@@ -29,6 +29,7 @@ import torch
 from headstart import __version__
 from headstart.backbones import BackboneSpec, Network, WeightsRecord
 from headstart.backbones.networks import LARGEST_SIZE, SMALLEST_SIZE
+from headstart.bundle.confidence import PREFIX, Confidence
 from headstart.data.decoding import DECODER_VERSION
 from headstart.errors import BundleError
 from headstart.files import digest_file, storage_errors, write_json
@@ -89,6 +90,7 @@ def save_bundle(
     head: FittedHead,
     class_names: Sequence[str],
     about: Mapping[str, object],
+    confidence: Confidence | None = None,
 ) -> str:
     """Write a bundle beside `folder` and rename it there; an older one is replaced.
 
@@ -98,6 +100,7 @@ def save_bundle(
         head: fitted on its features.
         class_names: C names, the class order.
         about: where it comes from (data digest, figures), kept as it is.
+        confidence: temperature, sets, strangeness; None for none of them.
 
     Returns:
         The root digest, 64 hexadecimal characters.
@@ -111,9 +114,11 @@ def save_bundle(
         aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
         try:
             aside.chmod(0o755)
+            sure = confidence or Confidence()
             description = describe(network, head, class_names, about)
-            write_json(aside / BUNDLE_FILE, description)
-            (aside / WEIGHTS_FILE).write_bytes(save(tensors(network, head)))
+            write_json(aside / BUNDLE_FILE, description | {"confidence": sure.describe()})
+            state = tensors(network, head) | sure.tensors()
+            (aside / WEIGHTS_FILE).write_bytes(save(state))
             files = {name: digest_file(aside / name) for name in (BUNDLE_FILE, WEIGHTS_FILE)}
             write_json(aside / MANIFEST_FILE, {"sha256": files})
             if folder.exists():
@@ -324,7 +329,10 @@ def load_tensors(path: Path) -> State:
         state = load_file(path)
     except SafetensorError as error:
         raise BundleError(f"'{path}' is damaged ({error}). Copy the bundle again.") from error
-    return {k: v.float() if v.dtype == torch.float16 else v for k, v in state.items()}
+    return {
+        k: v.float() if v.dtype == torch.float16 and not k.startswith(PREFIX) else v
+        for k, v in state.items()
+    }
 
 
 def read_spec(about: dict[str, Any], folder: Path) -> tuple[BackboneSpec, WeightsRecord]:

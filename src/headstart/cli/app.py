@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import typer
 
 import headstart
-from headstart.cli import cache, doctor, evaluate, models, predict, run
+from headstart.cli import cache, data, data_audit, doctor, evaluate, models, predict, report, run
 from headstart.errors import HeadstartError
 
 DEBUG_VARIABLE = "HEADSTART_DEBUG"
@@ -46,8 +46,15 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, predict, evaluate, models, cache, doctor):
+for _module in (run, predict, evaluate, report, models, cache, doctor):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
+
+_data = typer.Typer(
+    help=data.SUMMARY, epilog=data.EXAMPLE, no_args_is_help=True, rich_markup_mode=None
+)
+for _name, _command in {"audit": data_audit.audit, **data.COMMANDS}.items():
+    _data.command(name=_name, epilog=data.EXAMPLE)(interruptible(_command))
+app.add_typer(_data, name=data.NAME)
 
 
 @app.callback(invoke_without_command=True)

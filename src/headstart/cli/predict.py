@@ -54,6 +54,9 @@ def command(
             sys.exit(2)
 
 
+STRANGE = "   (unknown: unlike everything the model has seen)"
+
+
 def answers(predictions: Predictions) -> list[dict[str, object]]:
     """What `--json` prints: one object an image."""
     listed: list[dict[str, object]] = []
@@ -63,15 +66,27 @@ def answers(predictions: Predictions) -> list[dict[str, object]]:
             continue
         row = predictions.probabilities[i]
         chances = {n: float(p) for n, p in zip(predictions.class_names, row, strict=True)}
-        listed.append(
-            {
-                "path": path,
-                "class": best,
-                "confidence": chances[best],
-                "probabilities": chances,
-            }
-        )
+        answer: dict[str, object] = {
+            "path": path,
+            "class": best,
+            "confidence": chances[best],
+            "probabilities": chances,
+        }
+        if predictions.sets is not None:
+            answer["set"] = set_of(predictions, i)
+        if predictions.unknown is not None and predictions.outlier_scores is not None:
+            answer["unknown"] = bool(predictions.unknown[i])
+            answer["outlier_score"] = float(predictions.outlier_scores[i])
+        listed.append(answer)
     return listed
+
+
+def set_of(predictions: Predictions, row: int) -> list[str]:
+    """The classes that the model cannot exclude for one image."""
+    assert predictions.sets is not None
+    return [
+        n for n, held in zip(predictions.class_names, predictions.sets[row], strict=True) if held
+    ]
 
 
 def print_answers(predictions: Predictions, top: int) -> None:
@@ -84,4 +99,5 @@ def print_answers(predictions: Predictions, top: int) -> None:
         row = predictions.probabilities[i]
         best = row.argsort()[::-1][:top]
         listed = "   ".join(f"{predictions.class_names[c]} {row[c]:.3f}" for c in best)
-        print(f"{path:<{width}}  {listed}")
+        strange = predictions.unknown is not None and predictions.unknown[i]
+        print(f"{path:<{width}}  {listed}{STRANGE if strange else ''}")

@@ -3,9 +3,14 @@
 Choices, each fixed because a cached feature depends on it:
 
 - Transparency is composited on white, as a browser shows it.
-- 16-bit grey is divided by 257 and rounded (65535 -> 255, 257 k -> k); 12-bit TIFF by its own
-  maximum. Integers in 32 bits count as 16-bit ones and are refused outside [0, 65535].
-- 16-bit colour keeps the high byte, which is what Pillow reads.
+- 16-bit grey is scaled by its depth, never stretched to its own extremes, so that pictures of one
+  detector stay comparable: divided by 257 and rounded (65535 -> 255, 257 k -> k). X-ray and
+  microscope files often hold fewer bits than their type, and would come out black: where the
+  largest value fits 12 bits the depth is 12, where it fits 8 it is 8, and the clause says so. A
+  12-bit TIFF goes by its own header. Integers in 32 bits count as 16-bit ones and are refused
+  outside [0, 65535].
+- 16-bit colour keeps the high byte, which is what Pillow reads; where nothing but the low half is
+  used (it would come out black) the image is refused.
 - Floating point is taken for [0, 1], else for [0, 255], and refused outside.
 - No ICC conversion: a profile changes the pixels by little and the work by much, and the
   networks were trained without it.
@@ -22,6 +27,7 @@ from headstart.errors import DataError
 _TIFF_BITS, _TIFF_PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
 _MAX_16_BIT = 65535
+_DEPTHS = (8, 12)
 
 
 class DecodingError(DataError):
@@ -42,7 +48,8 @@ def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:
     """
     mode = image.mode
     if mode.startswith("I"):
-        return _grey(_integers_to_8_bit(image)), f"{mode} to RGB"
+        values, few_bits = _integers_to_8_bit(image)
+        return _grey(values), f"{mode} to RGB{few_bits}"
     if mode == "F":
         return _grey(_floats_to_8_bit(np.asarray(image))), "F to RGB"
     if image.has_transparency_data:
@@ -68,7 +75,13 @@ def _flatten(image: Image.Image) -> tuple[Image.Image, str]:
     return Image.alpha_composite(white, layered).convert("RGB"), f"{note}, transparency on white"
 
 
-def _integers_to_8_bit(image: Image.Image) -> npt.NDArray[np.uint8]:
+def depth_of(largest: int, most: int = 16) -> int:
+    """The bits that values up to `largest` are taken to have: 8, 12, or all of their type."""
+    return next((bits for bits in _DEPTHS if bits < most and largest < 1 << bits), most)
+
+
+def _integers_to_8_bit(image: Image.Image) -> tuple[npt.NDArray[np.uint8], str]:
+    """The values, and a clause where they have fewer bits than their type."""
     values = np.asarray(image)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > _MAX_16_BIT:
@@ -76,11 +89,13 @@ def _integers_to_8_bit(image: Image.Image) -> npt.NDArray[np.uint8]:
             f"integers from {lowest} to {highest}, beyond 16 bits: save it with 8 or 16 bits"
         )
     tags = getattr(image, "tag_v2", {})  # TIFF alone has them
-    bits = tags.get(_TIFF_BITS, (16,))[0]
-    maximum = (1 << bits) - 1 if image.mode.startswith("I;16") else _MAX_16_BIT
+    stored_bits = tags.get(_TIFF_BITS, (16,))[0] if image.mode.startswith("I;16") else 16
+    bits = depth_of(highest, stored_bits) if highest else stored_bits
+    maximum = (1 << bits) - 1
     if image.mode.startswith("I;16") and tags.get(_TIFF_PHOTOMETRIC) == _WHITE_IS_ZERO:
         values = maximum - values  # Pillow inverts 8 bits only
-    return scale_to_8_bit(values, maximum)
+    clause = "" if bits == stored_bits else f", {bits}-bit values in {stored_bits} bits"
+    return scale_to_8_bit(values, maximum), clause
 
 
 def _floats_to_8_bit(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

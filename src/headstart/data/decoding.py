@@ -4,14 +4,20 @@ Training, prediction, the service and the page all come through `decode`, so tha
 the same pixels everywhere. What was done to it stands in `ImageFacts.treatment`; what cannot be
 decoded raises `DecodingError` with one clause, and nothing is ever replaced by a blank.
 
-The header is read first and its size checked, then the pixels are decoded (Pillow releases the
-interpreter's lock there, so threads scale), brought to RGB (`headstart.data.colour`) and turned
-upright. Of a file with several frames the first is taken. Safe to call from several threads.
+The header is read first and its size checked, then the pixels are decoded, brought to RGB
+(`headstart.data.colour`) and turned upright. Of a file with several frames the first is taken.
+
+Where: JPEG, PNG, WebP and plain BMP of ordinary size are decoded at once, in the calling thread
+(Pillow releases the interpreter's lock, so threads scale): their decoders are the most attacked
+and best mended there are, and the header bounds their time and memory. Everything else goes to a
+process that can be killed (`headstart.data.guarded`): other formats, more than
+`THREAD_PIXELS`, a BMP that is packed, a JPEG of very many scans. Safe to call from several threads.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -21,18 +27,34 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
 from headstart.data.colour import DecodingError, to_rgb
+from headstart.data.dicom import dicom_pixels, dicom_size
 from headstart.data.formats import FACTORIES, WEAK_FORMATS, format_of, misnamed, refusal
 from headstart.errors import UsageError
 from headstart.records import ImageFacts
 
-__all__ = ["DECODER_VERSION", "MAX_PIXELS", "DecodingError", "decode", "digest_of", "upright_size"]
+__all__ = [
+    "DECODER_VERSION",
+    "MAX_PIXELS",
+    "DecodingError",
+    "decode",
+    "decode_here",
+    "digest_of",
+    "upright_size",
+]
 
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 """Part of every cache key: raised whenever the same bytes give other pixels."""
 
 MAX_PIXELS = 180_000_000
 """A larger image is refused from its header; 180 megapixels are 540 MB as RGB."""
 
+THREAD_PIXELS = 40_000_000
+"""A larger image is decoded in a process of its own, whose memory is bounded."""
+
+THREAD_FORMATS = frozenset({"JPEG", "PNG", "WEBP", "BMP"})
+_MOST_SCANS = 64  # cameras and encoders write ten; each costs a walk over the whole picture
+_DARKEST = 16  # the high byte of a 12-bit value stays below
+_SCAN = b"\xff\xda"
 _HEADER_BYTES = 4096  # enough to tell every format
 _DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -77,20 +99,61 @@ def decode(
     problem = refusal(source, path)
     if problem:
         raise DecodingError(problem)
+    if format_of(source) in THREAD_FORMATS:
+        image = _open(source)
+        _check_size(image.size)
+        if not _is_risky(image, source):
+            return _decode_opened(image, source, path, min_side)
+    from headstart.data.guarded.pool import shared_pool  # it needs this module itself
+
+    return shared_pool().decode(source, path, min_side)
+
+
+def decode_here(
+    source: bytes, path: str, *, min_side: int | None = None
+) -> tuple[Image.Image, ImageFacts]:
+    """As `decode`, whatever the risk: for processes that may be killed.
+
+    Raises:
+        DecodingError: the image cannot be decoded.
+    """
+    problem = refusal(source, path)
+    if problem:
+        raise DecodingError(problem)
+    if format_of(source) == "DICOM":
+        return _from_dicom(source, path)
     image = _open(source)
     _check_size(image.size)
-    animated = _is_animated(image)
+    return _decode_opened(image, source, path, min_side)
+
+
+def _is_risky(image: ImageFile.ImageFile, source: bytes) -> bool:
+    """Whether time or memory may be out of proportion to what the header tells."""
+    if image.width * image.height > THREAD_PIXELS:
+        return True
+    if image.format == "BMP":
+        return any(tile.codec_name != "raw" for tile in image.tile)
+    return bool(image.info.get("progressive")) and source.count(_SCAN) > _MOST_SCANS
+
+
+def _decode_opened(
+    image: ImageFile.ImageFile, source: bytes, path: str, min_side: int | None
+) -> tuple[Image.Image, ImageFacts]:
+    """The picture and the facts of an image whose header was read."""
+    frames = _count_frames(image)
     stored = _stored_size(image)
     if min_side is not None:
         _draft(image, min_side)
     mode, wide = image.mode, _has_16_bit_colour(image)
     upright, colour, turned = _load_upright(image)
+    if wide:
+        _check_depth(upright)
     notes = [
         misnamed(image.format or "", path),
         "16-bit colour to 8 bit" if wide else "",
         colour,
         turned,
-        "first frame of several" if animated else "",
+        f"first of {frames:,} frames" if frames > 1 else "",
     ]
     facts = ImageFacts(
         path=path,
@@ -112,18 +175,32 @@ def upright_size(source: bytes | Path) -> tuple[int, int]:
         DecodingError: no image of an allowed format, as far as its header tells.
         OSError: the file cannot be read.
     """
-    with source.open("rb") if isinstance(source, Path) else BytesIO(source) as stream:
+    with _opened(source) as stream:
         beginning = stream.read(_HEADER_BYTES)
         problem = refusal(beginning, source.name if isinstance(source, Path) else "")
         if problem:
             raise DecodingError(problem)
         stream.seek(0)
+        if format_of(beginning) == "DICOM":
+            return dicom_size(stream.read())
         image = _open_stream(stream, format_of(beginning))
         try:
             turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
         except OSError as error:
             raise DecodingError(_damage(image.format or "", error)) from error
         return image.size[::-1] if turned else image.size
+
+
+def _opened(source: bytes | Path) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else BytesIO(source)
+
+
+def _from_dicom(source: bytes, path: str) -> tuple[Image.Image, ImageFacts]:
+    pixels, facts = dicom_pixels(source, max_pixels=MAX_PIXELS)
+    image = Image.fromarray(pixels).convert("RGB")
+    wrong = misnamed("DICOM", path)
+    treatment = "; ".join(filter(None, [wrong, facts.treatment]))
+    return image, replace(facts, path=path, digest=digest_of(source), treatment=treatment)
 
 
 def digest_of(source: bytes | npt.NDArray[np.uint8]) -> str:
@@ -238,11 +315,24 @@ def _has_16_bit_colour(image: ImageFile.ImageFile) -> bool:
     return any(";16" in str(tile.args) for tile in image.tile)
 
 
-def _is_animated(image: ImageFile.ImageFile) -> bool:
+def _check_depth(image: Image.Image) -> None:
+    """Refuse 16-bit colour of 12-bit values, of which the high byte keeps next to nothing."""
+    brightest = max(high for _, high in image.getextrema())  # type: ignore[misc]
+    if 0 < brightest < _DARKEST:
+        raise DecodingError(
+            "16-bit colour of 12-bit values, which would come out black: save it with 8 bits"
+        )
+
+
+def _count_frames(image: ImageFile.ImageFile) -> int:
+    """How many frames, as far as they can be counted; the first is the present one after that."""
     try:
-        return bool(getattr(image, "is_animated", False))
-    except Exception:  # a damaged second frame does not concern the first
-        return False
+        count = int(getattr(image, "n_frames", 1))
+    except Exception:  # a damaged later frame does not concern the first
+        count = 1
+    if image.tell():
+        image.seek(0)
+    return count
 
 
 def _damage(name: str, error: Exception) -> str:

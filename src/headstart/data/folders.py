@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from headstart.data.converted.names import folder_classes
 from headstart.data.formats import IMAGE_SUFFIXES
 from headstart.data.found import FoundImage
 from headstart.errors import DataError
@@ -255,8 +256,9 @@ def _find_classes(folders: list[Path], subject: str, *, may_be_empty: bool) -> l
     """The images of each class folder, paths relative to the folder above them."""
     folder_of: dict[str, Path] = {}
     images, empty = [], []
+    converted = folder_classes(folders[0].parent)
     for folder in folders:
-        label = class_name(folder.name)
+        label = class_name(converted.get(folder.name, folder.name))
         if label in folder_of:
             raise DataError(
                 f"{subject} holds two folders for the class '{label}': {folder.name!a} and "

@@ -1,14 +1,17 @@
 """What a file is, told from its first bytes, never from its name.
 
-Only the formats of `FACTORIES` are opened. Everything else that people keep among pictures is
-recognised well enough to be named ('a HEIC image: convert it to JPEG or PNG'), because "not an
-image" would leave them puzzled. The plugin of the recognised format is called directly rather
-than through `Image.open`, whose size check warns through a filter that threads share.
+Only the formats of `FACTORIES`, and DICOM by `headstart.data.dicom`, are opened. Everything else
+that people keep among pictures is recognised well enough to be named ('a HEIC image: convert it to
+JPEG or PNG'), because "not an image" would leave them puzzled. The plugin of the recognised format
+is called directly rather than through `Image.open`, whose size check warns through a filter that
+threads share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -55,6 +58,7 @@ FORMAT_OF_SUFFIX = {
     **dict.fromkeys((".tif", ".tiff"), "TIFF"),
     **dict.fromkeys((".ppm", ".pgm", ".pbm", ".pnm", ".pfm"), "PPM"),
     **dict.fromkeys((".avif", ".avifs"), "AVIF"),
+    **dict.fromkeys((".dcm", ".dicom"), "DICOM"),
 }
 # Camera RAW mostly is TIFF inside, and its first picture a thumbnail: told by the name alone.
 RAW_SUFFIXES = frozenset(
@@ -62,7 +66,7 @@ RAW_SUFFIXES = frozenset(
 )
 FOREIGN_SUFFIXES = RAW_SUFFIXES | {
     *(".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpx"),
-    *(".eps", ".psd", ".svg", ".ico", ".tga", ".dcm", ".dicom"),
+    *(".eps", ".psd", ".svg", ".ico", ".tga"),
 }
 IMAGE_SUFFIXES = frozenset(FORMAT_OF_SUFFIX) | FOREIGN_SUFFIXES
 
@@ -78,6 +82,7 @@ _MAGIC = (
     (b"BM", "BMP"),
     *((b"P" + kind, "PPM") for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f")),
 )
+INSTALL_DICOM = "pip install 'headstart[dicom]' to read it"
 _CONVERT = "convert it to JPEG or PNG"
 _FOREIGN_MAGIC = (
     (b"\xff\x0a", f"a JPEG XL image: {_CONVERT}"),
@@ -95,12 +100,20 @@ _HEIF_BRANDS = frozenset({b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", 
 _AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 
+@cache
+def has_pydicom() -> bool:
+    """Whether DICOM files can be read."""
+    return find_spec("pydicom") is not None
+
+
 def format_of(data: bytes) -> str:
     """The allowed format that these bytes begin like ('JPEG'), '' for none."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     if _AVIF_BRANDS & _brands(data):
         return "AVIF"
+    if data[128:132] == b"DICM":
+        return "DICOM"
     return next((name for magic, name in _MAGIC if data.startswith(magic)), "")
 
 
@@ -113,12 +126,12 @@ def refusal(data: bytes, path: str) -> str:
     name = format_of(data)
     if name in FACTORIES:
         return ""
+    if name == "DICOM":
+        return "" if has_pydicom() else f"a DICOM file: {INSTALL_DICOM}"
     if name:
         return f"an {name} image, which this build of Pillow cannot read: {_CONVERT}"
     if _HEIF_BRANDS & _brands(data):
         return f"a HEIC image: {_CONVERT}"
-    if data[128:132] == b"DICM":
-        return "a DICOM file: convert it to PNG"
     if b"<svg" in data[:1024].lower():
         return f"an SVG drawing: {_CONVERT}"
     return next(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from headstart.data.boxes import check_margin
 from headstart.data.builtin import DATASETS
+from headstart.data.converted.names import folder_classes
 from headstart.data.folders import (
     class_name,
     close_names,
@@ -106,8 +107,12 @@ def load_images(paths: Sequence[str | Path]) -> ImageTable:
         subject = f"'{printable(str(path))}'"
         if path.is_dir():
             pairs = [(_joined(path, name), file) for name, file in find_images(path)]
-        elif path.exists():
+        elif path.is_file():
             pairs = [(printable(path.as_posix()), path)]
+        elif path.exists():
+            raise DataError(
+                f"{subject} is a pipe, socket or device. Name image files, or a folder."
+            )
         else:
             raise DataError(_missing(path, subject, []))
         images.update({str(file): FoundImage(path=name, file=file) for name, file in pairs})
@@ -156,10 +161,12 @@ def load_unlabelled_or_labelled(
     images = [FoundImage(path=name, file=file) for name, file in find_images(root)]
     if not images:
         raise DataError(f"{subject} holds no images. Name a folder with image files.")
+    converted = folder_classes(root)
     folders = [folder.name for folder in subfolders(root)]
-    if not folders or not {class_name(folder) for folder in folders} <= set(class_names):
+    label_of = {folder: class_name(converted.get(folder, folder)) for folder in folders}
+    if not folders or not set(label_of.values()) <= set(class_names):
         return assemble_table(_name_of(root), images, (), in_order=True)
-    labelled = [replace(image, label=_top_folder(image, root)) for image in images]
+    labelled = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
     return assemble_table(_name_of(root), labelled, tuple(class_names), in_order=True)
 
 
@@ -288,10 +295,10 @@ def _collect_test(place: Path, subject: str, wanted: dict[str, str]) -> Collecti
     return with_metadata(place, find_test(place, subject), subject, {})
 
 
-def _top_folder(image: FoundImage, root: Path) -> str:
+def _top_folder(image: FoundImage, root: Path, label_of: dict[str, str]) -> str:
     assert image.file is not None
     parts = image.file.relative_to(root).parts
-    return class_name(parts[0]) if len(parts) > 1 else ""
+    return label_of[parts[0]] if len(parts) > 1 else ""
 
 
 def _joined(folder: Path, name: str) -> str:

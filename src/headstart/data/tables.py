@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.data.boxes import with_margin
+from headstart.data.dicom import header_codes, is_keyword
 from headstart.data.folders import close_names
 from headstart.data.found import Collection, FoundImage
 from headstart.data.listed.columns import group_hint
@@ -159,7 +160,11 @@ def with_groups(
     images = collection.images
     paths = [image.path for image in images]
     needed = [bool(image.label) for image in images]
-    if group_by is not None:
+    if group_by is not None and _is_header_entry(group_by, collection):
+        own = header_codes([image.file or image.blob for image in images], group_by)
+        fault = f"have no '{group_by}' in a DICOM header"
+        groups, notes = check_groups(paths, own, f"`--group-by {group_by}`", fault, needed=needed)
+    elif group_by is not None:
         cells = [image.cells for image in images]
         groups, notes = find_groups(paths, cells, collection.columns, group_by, needed=needed)
     elif collection.grouped_by:
@@ -170,6 +175,13 @@ def with_groups(
         return images, ()
     pairs = zip(images, groups, strict=True)
     return [replace(image, group=group) for image, group in pairs], notes
+
+
+def _is_header_entry(group_by: str, collection: Collection) -> bool:
+    """Whether groups come from DICOM headers: no column is named so, and some files are DICOM."""
+    if group_by.casefold() in {name.casefold() for name in collection.columns}:
+        return False
+    return is_keyword(group_by, [image.path for image in collection.images])
 
 
 def _text_column(values: list[str]) -> tuple[str, ...] | None:

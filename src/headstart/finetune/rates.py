@@ -20,6 +20,7 @@ from headstart.finetune.images import TrainingData
 from headstart.finetune.objectives import DenseLayers
 from headstart.finetune.schedules import BASE_RATE
 from headstart.finetune.settings import TrainSettings
+from headstart.finetune.state import FitState
 from headstart.progress import Progress
 from headstart.runtime import Execution
 
@@ -67,7 +68,7 @@ def find_rate(
     Raises:
         HeadstartError: the loss is not finite from the first step on.
     """
-    from headstart.finetune.training import FitState, PhaseModule, set_modes
+    from headstart.finetune.training import PhaseModule, set_modes
 
     plain = replace(settings, cache="off", accumulate=1, compile=False)
     task = make_task(network, data, plain, start_head, execution=execution, progress=Progress())

@@ -17,7 +17,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -32,10 +31,10 @@ from headstart.finetune.activations import (
     in_16_bits,
 )
 from headstart.finetune.augmentation import draw_seed
-from headstart.finetune.averaging import Tensors, WeightAverage, restore, snapshot
-from headstart.finetune.history import START, EpochRecord, stored
-from headstart.finetune.images import PLAIN, Frames, TrainingData, epoch_batches
-from headstart.finetune.objectives import DenseHead, image_losses, mix, soft_targets
+from headstart.finetune.averaging import Tensors, restore, snapshot
+from headstart.finetune.history import START, EpochRecord
+from headstart.finetune.images import PLAIN, epoch_batches
+from headstart.finetune.objectives import image_losses, mix, soft_targets
 from headstart.finetune.schedules import (
     Plateau,
     build_optimizer,
@@ -44,128 +43,15 @@ from headstart.finetune.schedules import (
     set_rates,
 )
 from headstart.finetune.settings import TrainSettings
-from headstart.finetune.strategies import Phase, Plan, is_norm
+from headstart.finetune.state import FitState, Task
+from headstart.finetune.strategies import Phase, is_norm
 from headstart.metrics import METRICS, score
-from headstart.progress import Advance, Progress
+from headstart.progress import Advance
 from headstart.records import Integers
-from headstart.runtime import Execution
 
-CLASSIFIER = "classifier"
 EVALUATION_BATCH = 64
 # First numbers of the keys of what is drawn, so that no two draws share one.
 STEP_KEY, MIX_KEY = 1, 2
-
-
-@dataclass(kw_only=True, eq=False)
-class Task:
-    """One fit: the network in its stages, the data, the plan."""
-
-    module: nn.Module
-    stages: dict[str, nn.Module]
-    head: DenseHead
-    plan: Plan
-    frames: Frames
-    data: TrainingData
-    settings: TrainSettings
-    execution: Execution
-    fold: int
-    class_weights: Tensor | None
-    progress: Progress
-
-    def __post_init__(self) -> None:
-        """Put the network where it is computed."""
-        for module in (self.module, self.head):
-            module.to(self.execution.device)
-            if self.execution.channels_last:
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def stop_after(self, phase: int) -> int:
-        """Epochs that a phase runs, no more than planned."""
-        planned = self.plan.phases[phase].epochs
-        stop = self.settings.stop_after
-        return planned if stop is None else min(stop[phase], planned)
-
-    def changing(self) -> Tensors:
-        """The living tensors that some phase may change, by name."""
-        always_frozen = set(self.stages)
-        learning: set[str] = set()
-        for phase in self.plan.phases:
-            always_frozen &= set(phase.frozen_stages)
-            learning |= set(phase.rates)
-        found: Tensors = {f"{CLASSIFIER}.{name}": p for name, p in self.head.named_parameters()}
-        for stage, module in self.stages.items():
-            if stage not in always_frozen:
-                parameters = module.named_parameters(prefix=stage)
-                found |= {name: p for name, p in parameters if name in learning}
-                found.update(module.named_buffers(prefix=stage))
-        return found
-
-    @contextmanager
-    def autocast(self) -> Iterator[None]:
-        """The precision of a forward pass."""
-        low = self.execution.dtype == torch.bfloat16
-        with torch.autocast(self.execution.device, torch.bfloat16, enabled=low):
-            yield
-
-
-@dataclass(kw_only=True, eq=False)
-class FitState:
-    """Where a fit stands; all of it is in a checkpoint.
-
-    Attributes:
-        phase: the phase that runs, from 0.
-        epochs: epochs done in each phase begun.
-        history: a record an epoch.
-        best_value: of the monitored metric; None before the first score.
-        best_epochs: epochs of each phase up to the best.
-        best_epoch: the same as one number over all phases.
-        best: the changing tensors there.
-        bad_epochs: epochs of this phase since the best value of this phase.
-        phase_best: best value of this phase.
-        plateau: what that schedule remembers.
-        average: of the weights.
-        optimizer: its state, None at the beginning of a phase.
-        finished: whether nothing is left to do.
-    """
-
-    phase: int = 0
-    epochs: list[int] = field(default_factory=lambda: [0])
-    history: list[EpochRecord] = field(default_factory=list)
-    best_value: float | None = None
-    best_epochs: list[int] = field(default_factory=lambda: [0])
-    best_epoch: int = 0
-    best: Tensors = field(default_factory=dict)
-    bad_epochs: int = 0
-    phase_best: float | None = None
-    plateau: Plateau = field(default_factory=Plateau)
-    average: WeightAverage = field(default_factory=WeightAverage)
-    optimizer: dict[str, Any] | None = None
-    finished: bool = False
-
-    def to_plain(self, current: Tensors) -> dict[str, Any]:
-        """Tensors and plain values only."""
-        names = ("phase", "epochs", "best_value", "best_epochs", "best_epoch", "best")
-        plain = {name: getattr(self, name) for name in names}
-        return plain | {
-            "bad_epochs": self.bad_epochs,
-            "phase_best": self.phase_best,
-            "history": stored(self.history),
-            "plateau": [self.plateau.factor, self.plateau.bad_epochs],
-            "average": [self.average.values, self.average.count],
-            "optimizer": self.optimizer,
-            "finished": self.finished,
-            "current": current,
-        }
-
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> FitState:
-        """What `to_plain` gave, without the current tensors."""
-        made = dict(plain)
-        made["history"] = [EpochRecord(**record) for record in plain["history"]]
-        made["plateau"] = Plateau(*plain["plateau"])
-        made["average"] = WeightAverage(*plain["average"])
-        known = cls.__dataclass_fields__
-        return cls(**{name: value for name, value in made.items() if name in known})
 
 
 Keep = Callable[[FitState, Tensors], None]
@@ -406,8 +292,8 @@ class PhaseModule(lightning.LightningModule):
         if overall:
             state.best_value, state.best_epoch = value, self.total_epoch
             state.best_epochs = list(state.epochs)
-            with state.average.in_place(self.task.changing()):
-                state.best = snapshot(self.task.changing())
+            if len(self.task.data.inner_rows):
+                keep_best(self.task, state)
 
     def evaluate_inner(self) -> dict[str, float | None]:
         """The registered metrics of the inner part by the averaged weights, where there are any."""
@@ -501,10 +387,18 @@ def run_phases(task: Task, state: FitState, keep: Keep) -> None:
             if not module.is_over():
                 run_phase(module)
             next_phase(state)
+    if not len(task.data.inner_rows):
+        keep_best(task, state)
     restore(task.changing(), state.best)
     state.finished = True
     state.optimizer = None
     keep(state, {})
+
+
+def keep_best(task: Task, state: FitState) -> None:
+    """Remember the weights as they are, or their average where there is one."""
+    with state.average.in_place(task.changing()):
+        state.best = snapshot(task.changing())
 
 
 def score_start(module: PhaseModule) -> None:

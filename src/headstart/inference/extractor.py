@@ -9,6 +9,7 @@ get features that differ in the last bit from the same picture among others.
 from __future__ import annotations
 
 import copy
+import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,11 +75,22 @@ class ImageList:
         image = self.images[row]
         if isinstance(image, OSError):
             raise image
-        return image.read_bytes() if isinstance(image, Path) else image
+        return read_regular(image) if isinstance(image, Path) else image
 
     def box_of(self, _row: int) -> Box | None:
         """None: the whole picture."""
         return None
+
+
+def read_regular(path: Path) -> bytes:
+    """The content of a file; a pipe or a device is refused, because reading it may never end.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise OSError(errno.EINVAL, "a pipe, socket or device, not a file")
+    return path.read_bytes()
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
@@ -143,6 +155,8 @@ class FeatureExtractor:
         except OSError as error:
             problem = f"unreadable file ({error.strerror or error})"
             return ImageFacts(path=path, problem=problem), None
+        except MemoryError:
+            return ImageFacts(path=path, problem="too large for the memory"), None
 
     def extract(
         self, source: ImageSource, rows: Sequence[int]

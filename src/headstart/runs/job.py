@@ -18,20 +18,28 @@ from typing import Any
 
 import numpy as np
 
+from headstart.audit import Audit
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.bundle import save_bundle
-from headstart.bundle.classifier import MODEL_FOLDER
+from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
 from headstart.files import LOCK_NAME, locked, make_folder
-from headstart.heads import FIT_TOLERANCE, to_probabilities
+from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
-from headstart.records import Features, ImageTable, Predictions, Split
+from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
+from headstart.runs.auditing import audit_run
 from headstart.runs.baselines import accuracy_of, baseline_figures
+from headstart.runs.confidence import (
+    calibrate,
+    calibration_record,
+    fit_confidence,
+    judge_confidence,
+)
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
@@ -52,6 +60,7 @@ from headstart.runtime import choose_execution, seed_everything
 
 FINISHED = "finished"
 NAMED_FILES = 5
+AUDIT_FILES = ("audit.json", "audit.txt", "duplicates.png")
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
     "logistic": LogisticFitting,
     "mlp": MlpFitting,
@@ -132,7 +141,7 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 def remove_begun(folder: Path, *, existed: bool) -> None:
     """Take away what a refused run wrote, and nothing else; the folder where the run made it."""
-    for name in (outputs.IMAGES, outputs.SPLITS, RUN_FILE, LOCK_NAME):
+    for name in (outputs.IMAGES, outputs.SPLITS, *AUDIT_FILES, RUN_FILE, LOCK_NAME):
         (folder / name).unlink(missing_ok=True)
     if not existed:
         with suppress(OSError):  # somebody put a file there meanwhile
@@ -169,6 +178,7 @@ class Job:
         self.run_file = run_file
         self.progress = progress
         self.clock = Clock()
+        self.linked: Integers | None = None  # units of the audit, in the order of what is readable
         seed_everything(settings.seed)
         # Too small a class is refused here, before a long pass over the images.
         self.planned = split_with(settings, table)
@@ -216,6 +226,7 @@ class Job:
         metrics.update(fitting.beside())
         metrics.update(self.look_beside(fitting))
         model = self.fit_final(fitting)
+        metrics.update(self.doubt(fitting, model))
         self.lock(model, metrics)
         metrics["test"] = self.test(fitting, model)
         return self.finish(folds, metrics)
@@ -240,8 +251,14 @@ class Job:
             preprocessing=vars(self.network.preprocessing),
             engine=describe_execution(self.extractor.execution, self.extractor.batch_size),
         )
-        outputs.write_images(self.folder, self.table, features.facts)
+        with self.clock.phase("audit"):
+            audit = audit_run(self.settings, self.folder, self.table, features.facts, self.progress)
+        columns = {} if audit is None else audit.columns
+        outputs.write_images(self.folder, self.table, features.facts, columns)
         rows = np.flatnonzero(features.good)
+        if audit is not None:
+            self.linked = audit.linked[rows]
+            self.run_file.update(audit=stamp(audit))
         kept = Features(
             values=features.values[rows],
             facts=tuple(features.facts[i] for i in rows),
@@ -289,10 +306,17 @@ class Job:
         """Score every training image by the fold that did not learn from it."""
         task = self.task
         learnt = task.table.take(task.split.train)
+        labels, fold, groups = learnt.labels, task.split.fold, group_codes(learnt)
         with self.clock.phase("fold figures"):
-            predictions = labelled(learnt, to_probabilities(folds.logits))
-            figures = evaluate_folds(
-                predictions, task.split.fold, seed=self.settings.seed, groups=group_codes(learnt)
+            self.temperature, self.out_of_fold, about = calibrate(folds.logits, labels, fold)
+            predictions = labelled(learnt, self.out_of_fold.astype(np.float32))
+            figures = evaluate_folds(predictions, fold, seed=self.settings.seed, groups=groups)
+            figures["calibration"] = about | calibration_record(
+                to_probabilities(folds.logits),
+                self.out_of_fold,
+                labels,
+                groups=groups,
+                seed=self.settings.seed,
             )
         outputs.write_predictions(self.folder / outputs.OUT_OF_FOLD, predictions)
         outputs.write_cv_results(self.folder, figures, folds.columns)
@@ -324,6 +348,19 @@ class Job:
         with self.clock.phase("final fit"):
             return fitting.fit_final()
 
+    def doubt(self, fitting: Fitting, model: FittedModel) -> dict[str, Any]:
+        """When not to answer: prediction sets and strangeness, before the test part is opened."""
+        task = self.task
+        with self.clock.phase("confidence"):
+            self.confidence, about = fit_confidence(
+                task,
+                self.temperature,
+                self.out_of_fold,
+                fitting.features(model, task.split.train),
+                same_network=model.network is self.network,
+            )
+        return {"confidence": about}
+
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:
         """Write the bundle and the choice down, before the test part is looked at."""
         about = {
@@ -339,6 +376,7 @@ class Job:
                 head=model.head,
                 class_names=self.table.class_names,
                 about=about,
+                confidence=self.confidence,
             )
         self.run_file.update(
             choice={
@@ -357,11 +395,17 @@ class Job:
         split = self.task.split
         with self.clock.phase("test"):
             held_out = self.task.table.take(split.test)
-            logits = fitting.logits(model, split.test)
-            predictions = labelled(held_out, to_probabilities(logits))
+            values = fitting.features(model, split.test)
+            logits = head_logits(values, model.head.layers)
+            predictions = answer(
+                self.confidence,
+                labelled(held_out, self.confidence.probabilities(logits)),
+                self.confidence.outlier_scores(values),
+            )
             figures = evaluate_test(
                 predictions, seed=self.settings.seed, groups=group_codes(held_out)
             )
+            figures |= judge_confidence(self.task, self.confidence, predictions, logits)
         figures["origin"] = split.origin
         outputs.write_test_files(self.folder, predictions, {"test": figures})
         return figures
@@ -374,6 +418,16 @@ class Job:
             status=FINISHED, finished=now(), times={**self.clock.seconds, **peak_memory()}
         )
         return RunResult(out=self.folder, record=self.run_file.record, metrics=metrics)
+
+
+def stamp(audit: Audit) -> dict[str, Any]:
+    """What the record says of an audit; leaks that were allowed stand there for good."""
+    return {
+        "leaks_allowed": [finding.message for finding in audit.errors],
+        "findings": [
+            {"code": f.code, "severity": f.severity, "message": f.message} for f in audit.findings
+        ],
+    }
 
 
 def split_with(settings: RunSettings, table: ImageTable) -> Split:

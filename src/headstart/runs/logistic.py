@@ -123,9 +123,10 @@ class LogisticFitting:
         head = FittedHead.linear(final.coef[0], final.intercept[0], penalty=fit.final_penalty)
         return FittedModel(network=task.extractor.network, head=head)
 
-    def logits(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.float64]:
-        """(n, C) logits of some rows of the table, from their features."""
-        return head_logits(self.task.features.values[rows], model.head.layers)
+    def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
+        """(n, D) features of some rows of the table; the network is the frozen one."""
+        values: npt.NDArray[np.float16] = self.task.features.values[rows]
+        return values
 
 
 def load_fit(task: Task) -> ChosenFit | None:

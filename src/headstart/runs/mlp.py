@@ -138,6 +138,7 @@ class MlpFitting:
         head = FittedHead(kind="mlp", layers=fit.layers(0), chosen={"epochs": self.epochs})
         return FittedModel(network=task.extractor.network, head=head)
 
-    def logits(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.float64]:
-        """(n, C) logits of some rows of the table, from their features."""
-        return head_logits(self.task.features.values[rows], model.head.layers)
+    def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
+        """(n, D) features of some rows of the table; the network is the frozen one."""
+        values: npt.NDArray[np.float16] = self.task.features.values[rows]
+        return values

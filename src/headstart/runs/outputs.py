@@ -30,21 +30,28 @@ LEARNING_CURVE = "learning_curve.png"
 TENSORBOARD = "tensorboard"
 
 
-def write_images(folder: Path, table: ImageTable, facts: Sequence[ImageFacts]) -> None:
-    """`images.csv`: what decoding found, one line an image, the unreadable ones first."""
+def write_images(
+    folder: Path,
+    table: ImageTable,
+    facts: Sequence[ImageFacts],
+    columns: Mapping[str, Sequence[object]],
+) -> None:
+    """`images.csv`: what decoding and audit found, a line an image, the unreadable ones first."""
     header = [field.name for field in fields(ImageFacts)]
+    others = list(zip(*columns.values(), strict=True)) or [()] * len(table)
     rows = [
         [
             table.label_of(i),
             table.splits[i],
             "" if table.groups is None else table.groups[i],
             "" if table.sources is None else table.sources[i],
+            *others[i],
             *asdict(record).values(),
         ]
         for i, record in enumerate(facts)
     ]
     rows.sort(key=lambda row: not row[-1])  # a stable sort keeps the table's order
-    write_csv(folder / IMAGES, ["label", "split", "group", "source", *header], rows)
+    write_csv(folder / IMAGES, ["label", "split", "group", "source", *columns, *header], rows)
 
 
 def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
@@ -104,6 +111,13 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             for column in predictions.probabilities.T.tolist()
         ),
     ]
+    if predictions.sets is not None:
+        header.append("set")
+        columns.append([" | ".join(np.array(names)[row]) for row in predictions.sets])
+    if predictions.unknown is not None and predictions.outlier_scores is not None:
+        header += ["unknown", "outlier_score"]
+        columns.append(["yes" if value else "no" for value in predictions.unknown])
+        columns.append(["" if np.isnan(v) else f"{v:.2f}" for v in predictions.outlier_scores])
     if any(predictions.problems):
         header.append("problem")
         columns.append(predictions.problems)

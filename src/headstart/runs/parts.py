@@ -2,19 +2,75 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
+import numpy.typing as npt
 
 from headstart.data import load_table
 from headstart.errors import DataError
 from headstart.progress import Progress
-from headstart.records import ImageTable, Split
+from headstart.records import ImageTable, Integers, Split
+from headstart.runs.given_splits import GivenSplits, apply_splits, given_folds, read_splits
 from headstart.runs.settings import RunSettings
-from headstart.splitting import hold_out, inner_hold_out, stratified_folds
+from headstart.runs.split_settings import (
+    LEAVE_ONE_GROUP_OUT,
+    Ratio,
+    parse_folds,
+    parse_ratio,
+)
+from headstart.splitting import (
+    check_seen,
+    crossing,
+    hold_out,
+    inner_hold_out,
+    leave_one_group_out,
+    leave_one_source_out,
+    straddling,
+    stratified_folds,
+)
 
-INNER_FRACTION = 0.2
+Bools = npt.NDArray[np.bool_]
 
 
-def split_table(table: ImageTable, *, folds: int, test_fraction: float, seed: int) -> Split:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Units:
+    """What stays on one side.
+
+    Attributes:
+        codes: (N,) unit of each image.
+        word: what messages call one.
+    """
+
+    codes: Integers
+    word: str
+
+    def take(self, rows: Integers) -> Units:
+        """The units of some images."""
+        return replace(self, codes=self.codes[rows])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Folds:
+    """How the learning part is folded, see `Split`."""
+
+    fold: Integers
+    scheme: str = "stratified"
+    names: tuple[str, ...] = ()
+    leaks: int = 0
+
+
+def split_table(
+    table: ImageTable,
+    *,
+    folds: int | str,
+    test_fraction: float,
+    seed: int,
+    ratio: str | None = None,
+    splits: str | None = None,
+    linked: Integers | None = None,
+    allow_leaks: bool = False,
+) -> Split:
     """Fix the test part, the folds and their inner parts, before anything is fitted.
 
     The data's own 'test' part is the test part; without one its 'val' part is, because nothing
@@ -22,34 +78,265 @@ def split_table(table: ImageTable, *, folds: int, test_fraction: float, seed: in
     With both, 'val' is learnt from. With neither, a stratified share is held out.
 
     Args:
-        table: readable, labelled images only.
-        folds: number of folds.
+        table: readable, labelled images only; with `splits`, as `read_table` gives them.
+        folds: number of folds, 'leave-one-group-out' or 'leave-one-source-out'.
         test_fraction: share to hold out where the data bring no test part.
         seed: of every draw.
+        ratio: '80/20' or '70/15/15', instead of `test_fraction`.
+        splits: file of parts and folds; folds that it names are taken instead of `folds`.
+        linked: (N,) codes of what must stay on one side, groups included; None takes the groups.
+        allow_leaks: take a given split that parts what must stay together.
 
     Raises:
-        DataError: a class is too small, or absent from the training part.
+        UsageError: settings that cannot be, or that contradict each other or the data.
+        DataError: a class is too small, or absent from a training part; a given split leaks;
+            folds by group or source that say nothing.
     """
-    names = np.array(table.splits)
-    if "test" in names:
-        is_test, origin = names == "test", "the data's own test part"
-    elif "val" in names:
-        is_test, origin = names == "val", "the data's own val part"
+    chosen = parse_folds(folds)
+    shares = Ratio(test_fraction=test_fraction) if ratio is None else parse_ratio(ratio)
+    given = None if splits is None else read_splits(splits)
+    units = units_of(table, linked)
+    is_test, origin = given_test(table, given)
+    leaks = 0
+    if is_test is None:
+        is_test = hold_out(table.labels, shares.test_fraction, groups=codes_of(units), seed=seed)
+        origin = f"{100 * shares.test_fraction:.4g} % of each class held out"
     else:
-        is_test = hold_out(table.labels, test_fraction, groups=group_codes(table), seed=seed)
-        origin = f"{100 * test_fraction:.4g} % of each class held out"
+        refuse_ratio(ratio, origin)
+        leaks = count_leaks(table, is_test, units, origin, allowed=allow_leaks)
     train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     learnt = table.take(train)
     check_classes(learnt)
-    groups = group_codes(learnt)
+    kept = None if units is None else units.take(train)
     try:
-        fold = stratified_folds(
-            learnt.labels, folds, groups=groups, seed=seed, class_names=table.class_names
-        )
+        found = fold_table(learnt, chosen, kept, given, seed=seed, allow_leaks=allow_leaks)
     except DataError as error:
+        if given is not None or isinstance(chosen, str):
+            raise
         raise DataError(f"{error} ({len(test):,} images are kept to test on: {origin}.)") from error
-    inner = inner_hold_out(learnt.labels, fold, fraction=INNER_FRACTION, groups=groups, seed=seed)
-    return Split(train=train, test=test, fold=fold, inner=inner, origin=origin)
+    inner = inner_hold_out(
+        learnt.labels,
+        found.fold,
+        fraction=shares.inner_fraction,
+        groups=codes_of(kept),
+        seed=seed,
+        unit="image" if kept is None else kept.word,
+    )
+    notes = (*([shares.note] if shares.note else []), *fold_notes(learnt, found))
+    return Split(
+        train=train,
+        test=test,
+        fold=found.fold,
+        inner=inner,
+        origin=origin,
+        scheme=found.scheme,
+        fold_names=found.names,
+        leaks=leaks,
+        fold_leaks=found.leaks,
+        notes=notes,
+    )
+
+
+def given_test(table: ImageTable, given: GivenSplits | None) -> tuple[Bools | None, str]:
+    """(N,) the test part that is there already and where it comes from; None where none is."""
+    names = np.array(table.splits)
+    whose = "the data's own" if given is None else f"{given.subject},"
+    for part in ("test", "val"):
+        if part in names:
+            return names == part, f"{whose} {part} part"
+    return None, ""
+
+
+def fold_table(
+    learnt: ImageTable,
+    folds: int | str,
+    units: Units | None,
+    given: GivenSplits | None,
+    *,
+    seed: int,
+    allow_leaks: bool,
+) -> Folds:
+    """Fold the images that are learnt from.
+
+    Args:
+        learnt: N images.
+        folds: number or scheme.
+        units: what stays on one side.
+        given: a file that may name folds; they win.
+        seed: of the draw.
+        allow_leaks: take folds that part what must stay together.
+
+    Raises:
+        DataError: see `split_table`.
+    """
+    named = None if given is None else given_folds(learnt, given)
+    if named is not None and given is not None:
+        return folds_of_file(learnt, named, units, given.subject, folds, allowed=allow_leaks)
+    if folds == LEAVE_ONE_GROUP_OUT:
+        return folds_by_group(learnt, units)
+    if isinstance(folds, str):
+        return folds_by_source(learnt, units, allowed=allow_leaks)
+    fold = stratified_folds(
+        learnt.labels,
+        folds,
+        class_names=learnt.class_names,
+        groups=codes_of(units),
+        seed=seed,
+        unit="image" if units is None else units.word,
+    )
+    return Folds(fold=fold)
+
+
+def folds_of_file(
+    learnt: ImageTable,
+    named: tuple[Integers, tuple[str, ...]],
+    units: Units | None,
+    subject: str,
+    folds: int | str,
+    *,
+    allowed: bool,
+) -> Folds:
+    """The folds that a file names, where they can be used.
+
+    Raises:
+        DataError: a fold scores a class that the others lack, or they part a unit.
+    """
+    fold, names = named
+    if isinstance(folds, str):
+        raise DataError(f"{subject} names the folds, and so does --folds {folds}. Leave one out.")
+    check_seen(
+        learnt.labels,
+        fold,
+        fold_names=names,
+        class_names=learnt.class_names,
+        what="fold",
+        instead=f"leave the fold column of {subject} empty to have folds drawn",
+    )
+    leaks = count_straddling(learnt, fold, units, f"The folds of {subject}", allowed=allowed)
+    return Folds(fold=fold, scheme="given", leaks=leaks)
+
+
+def folds_by_group(learnt: ImageTable, units: Units | None) -> Folds:
+    """A fold for each group; groups that share duplicates are one.
+
+    Raises:
+        DataError: no groups, or see `leave_one_group_out`.
+    """
+    if learnt.groups is None:
+        raise DataError(
+            "`folds` leave-one-group-out needs groups, and the data name none. "
+            "Name them by --group-by, or take --folds 5."
+        )
+    codes = group_codes(learnt) if units is None else units.codes
+    assert codes is not None
+    members: dict[int, set[str]] = {}
+    for code, name in zip(codes.tolist(), learnt.groups, strict=True):
+        members.setdefault(code, set()).add(name)
+    group_names = {code: " + ".join(sorted(names)) for code, names in members.items()}
+    fold = leave_one_group_out(
+        learnt.labels, codes, group_names=group_names, class_names=learnt.class_names
+    )
+    names = tuple(group_names[code] for code in dict.fromkeys(codes.tolist()))
+    return Folds(fold=fold, scheme=LEAVE_ONE_GROUP_OUT, names=names)
+
+
+def folds_by_source(learnt: ImageTable, units: Units | None, *, allowed: bool) -> Folds:
+    """A fold for each source.
+
+    Raises:
+        DataError: no sources, units in several of them, or see `leave_one_source_out`.
+    """
+    if learnt.sources is None:
+        raise DataError(
+            "`folds` leave-one-source-out needs to know where images come from, and the data do "
+            "not say. Name the column by --columns source=COLUMN, or take --folds 5."
+        )
+    source_names = sorted(set(learnt.sources) - {""})
+    index = {name: code for code, name in enumerate(source_names)}
+    sources = np.array([index.get(name, -1) for name in learnt.sources], dtype=np.int64)
+    fold = leave_one_source_out(
+        learnt.labels, sources, source_names=source_names, class_names=learnt.class_names
+    )
+    leaks = count_straddling(learnt, fold, units, "Folds by source", allowed=allowed)
+    names = tuple(dict.fromkeys(learnt.sources))
+    return Folds(fold=fold, scheme="leave-one-source-out", names=names, leaks=leaks)
+
+
+def refuse_ratio(ratio: str | None, origin: str) -> None:
+    """Refuse a ratio where the test part is given.
+
+    Raises:
+        DataError: there is one.
+    """
+    if ratio is not None:
+        raise DataError(
+            f"`ratio` {ratio} would draw a test part, but one is given: {origin}. "
+            "Leave --ratio out."
+        )
+
+
+def count_leaks(
+    table: ImageTable, is_test: Bools, units: Units | None, origin: str, *, allowed: bool
+) -> int:
+    """How many test images of a given split share a unit with images to learn from.
+
+    Raises:
+        DataError: there are some and they are not allowed.
+    """
+    if units is None:
+        return 0
+    rows = crossing(units.codes, is_test)
+    if len(rows) and not allowed:
+        first = rows[0]
+        twin = int(np.flatnonzero((units.codes == units.codes[first]) & ~is_test)[0])
+        raise DataError(
+            f"{len(rows):,} of {int(is_test.sum()):,} test images ({origin}) belong together with "
+            f"images to learn from (a group, duplicates), as '{table.paths[first]}' with "
+            f"'{table.paths[twin]}': the test would reward memory. Move or remove one side, or "
+            "take it as it is by --allow-leaks, which every figure will be marked with."
+        )
+    return len(rows)
+
+
+def count_straddling(
+    learnt: ImageTable, fold: Integers, units: Units | None, subject: str, *, allowed: bool
+) -> int:
+    """How many images share a unit with an image of another fold.
+
+    Raises:
+        DataError: there are some and they are not allowed.
+    """
+    if units is None:
+        return 0
+    rows = straddling(units.codes, fold)
+    if len(rows) and not allowed:
+        first = rows[0]
+        own = units.codes == units.codes[first]
+        twin = int(np.flatnonzero(own & (fold != fold[first]))[0])
+        raise DataError(
+            f"{subject} part {len(rows):,} of {len(learnt):,} images from others that they belong "
+            f"together with (a group, duplicates), as '{learnt.paths[first]}' from "
+            f"'{learnt.paths[twin]}'. Remove one side, take --folds 5, or take it as it is by "
+            "--allow-leaks, which every figure will be marked with."
+        )
+    return len(rows)
+
+
+def fold_notes(learnt: ImageTable, found: Folds) -> list[str]:
+    """What to know of folds that are not drawn in proportion."""
+    if found.scheme == "stratified":
+        return []
+    num_folds, num_classes = int(found.fold.max()) + 1, len(learnt.class_names)
+    counts = np.zeros((num_folds, num_classes), dtype=np.int64)
+    np.add.at(counts, (found.fold, learnt.labels), 1)
+    lacking = int((counts == 0).any(axis=1).sum())
+    if not lacking:
+        return []
+    return [
+        f"{lacking} of {num_folds} folds score no image of some class, so figures of single folds "
+        "and means over folds, AUC among them, rest on the other folds or on fewer classes. The "
+        "pooled figures rest on all images."
+    ]
 
 
 def read_table(settings: RunSettings, progress: Progress) -> ImageTable:
@@ -65,9 +352,14 @@ def read_table(settings: RunSettings, progress: Progress) -> ImageTable:
         columns=settings.columns,
         crop_margin=settings.crop_margin,
     )
-    for note in table.notes:
+    known = table.labelled()
+    taken = sample_table(known, settings.max_images, seed=settings.seed)
+    splits = getattr(settings, "splits", None)
+    if splits is not None:
+        taken = apply_splits(taken, read_splits(splits), known)
+    for note in taken.notes:
         progress.note(f"Note       {note}")
-    return sample_table(table.labelled(), settings.max_images, seed=settings.seed)
+    return taken
 
 
 def sample_table(table: ImageTable, max_images: int | None, *, seed: int) -> ImageTable:
@@ -100,8 +392,27 @@ def check_classes(learnt: ImageTable) -> None:
         )
 
 
-def group_codes(table: ImageTable) -> np.ndarray | None:
-    """(N,) integer code of each image's group, None where there are no groups."""
+def group_codes(table: ImageTable) -> Integers | None:
+    """(N,) integer code of each image's group, None where there are no groups.
+
+    An image whose group is not known is one of its own.
+    """
     if table.groups is None:
         return None
-    return np.unique(np.array(table.groups), return_inverse=True)[1]
+    names, codes = np.unique(np.array(table.groups, dtype=object), return_inverse=True)
+    alone = np.flatnonzero([not name for name in table.groups])
+    codes[alone] = len(names) + np.arange(len(alone))
+    return codes.astype(np.int64)
+
+
+def units_of(table: ImageTable, linked: Integers | None) -> Units | None:
+    """What must stay on one side: the linked images, else the groups; None where nothing must."""
+    codes = group_codes(table) if linked is None else linked
+    if codes is None or (table.groups is None and len(np.unique(codes)) == len(codes)):
+        return None
+    return Units(codes=codes, word="independent image" if table.groups is None else "group")
+
+
+def codes_of(units: Units | None) -> Integers | None:
+    """(N,) codes, None where every image is by itself."""
+    return None if units is None else units.codes

@@ -25,6 +25,7 @@ NOT_COMPARED = ("out", "strict")
 NAMES = {"data": DATASETS.names(), "test_data": [], "weights": list(WEIGHT_CHOICES)}
 # Settings that are numbers with commas between; from Python a number or a sequence will do.
 LISTS = ("hidden", "dropout", "epochs")
+AUDITS = ("auto", "full", "none")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
@@ -62,6 +63,9 @@ class RunSettings:
         columns: names of a manifest's columns where they are unusual, as in 'label=finding'.
         crop_margin: added around boxes on every side, as a share of the box.
         max_images: take a sample of about so many, every class and split in its share.
+        audit: 'auto' looks for duplicates, leaks and shortcuts in up to 20,000 images, 'full' in
+            all, 'none' never.
+        allow_leaks: go on where the data's own split has images on both sides; it is stamped.
         learning_curve: also score parts of the training images.
         seed: every random choice hangs on it.
         out: folder of the run.
@@ -97,6 +101,8 @@ class RunSettings:
     columns: str | None = None
     crop_margin: float = 0.0
     max_images: int | None = None
+    audit: str = "auto"
+    allow_leaks: bool = False
     learning_curve: bool = True
     seed: int = 0
     strict: bool = False
@@ -129,6 +135,10 @@ class RunSettings:
             raise UsageError(
                 f"`crop_margin` must be between 0 and 1, got {self.crop_margin}: it is a share of "
                 "the box. Correct --crop-margin."
+            )
+        if self.audit not in AUDITS:
+            raise UsageError(
+                f"`audit` must be {', '.join(AUDITS)}, got '{self.audit}'. Correct --audit."
             )
         HEADS.get(self.head)
         check_training(self)

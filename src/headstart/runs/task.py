@@ -146,8 +146,8 @@ class Fitting(Protocol):
     def fit_final(self) -> FittedModel:
         """Fit on everything that may be learnt from; after `fit_folds`."""
 
-    def logits(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.float64]:
-        """(n, C) logits of some rows of the table by the final model."""
+    def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
+        """(n, D) features of some rows of the table by the final network."""
 
 
 def out_of_fold(

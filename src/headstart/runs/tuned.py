@@ -31,7 +31,7 @@ from headstart.finetune import (
     prepare_images,
     refit,
 )
-from headstart.heads import Layers, fit_scaled_logistic, head_logits
+from headstart.heads import Layers, fit_scaled_logistic
 from headstart.inference import FeatureExtractor
 from headstart.plots import epochs_figure
 from headstart.records import Integers
@@ -180,12 +180,11 @@ class TunedFitting:
         )
         return FittedModel(network=tuned.network, head=head)
 
-    def logits(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.float64]:
-        """(n, C) logits of some rows of the table, through the tuned network."""
+    def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
+        """(n, D) features of some rows of the table, through the tuned network."""
         extractor = FeatureExtractor(model.network, self.task.extractor.execution)
         source = self.task.table.take(rows)
-        values = np.concatenate([v for _, _, v in extractor.extract(source, range(len(source)))])
-        return head_logits(values, model.head.layers)
+        return np.concatenate([v for _, _, v in extractor.extract(source, range(len(source)))])
 
     def beside(self) -> dict[str, Any]:
         """For `metrics.json`: what trained, and a verdict a fold."""

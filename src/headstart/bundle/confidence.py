@@ -1,0 +1,96 @@
+"""How sure a model is of an answer: temperature, sets of classes, what it has never seen.
+
+All of it travels in the bundle, so that every predictor says the same:
+
+    probabilities   softmax(logits / temperature)
+    sets            the classes that cannot be excluded at a stated rate of misses (conformal)
+    unknown         whether the picture's features lie further from every class than those of
+                    nearly all pictures of the known kinds (Mahalanobis)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.calibration import apply_temperature
+from headstart.conformal import ConformalRule
+from headstart.outliers import MahalanobisModel
+
+PREFIX = "outliers."
+State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Confidence:
+    """What turns logits and features into probabilities, sets and warnings.
+
+    Attributes:
+        temperature: logits are divided by it; 1 leaves them.
+        sets: rule of the prediction sets, None where there were too few images for one.
+        outliers: distance to what is known, None where there were too few images.
+        outlier_threshold: pictures further away are called unknown.
+    """
+
+    temperature: float = 1.0
+    sets: ConformalRule | None = None
+    outliers: MahalanobisModel | None = None
+    outlier_threshold: float | None = None
+
+    def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+        """(N, C) logits -> (N, C) probabilities."""
+        return apply_temperature(logits, self.temperature).astype(np.float32)
+
+    def outlier_scores(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
+        """(N, D) features -> (N,) distances, higher is stranger; None without a model."""
+        return None if self.outliers is None else self.outliers.score(features)
+
+    def describe(self) -> dict[str, Any]:
+        """The plain part, for `bundle.json`."""
+        return {
+            "temperature": self.temperature,
+            "sets": None if self.sets is None else asdict(self.sets),
+            "outlier_threshold": self.outlier_threshold,
+        }
+
+    def tensors(self) -> State:
+        """The arrays, for the weights file."""
+        if self.outliers is None:
+            return {}
+        arrays = self.outliers.tensors()
+        return {f"{PREFIX}{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+
+
+def read_confidence(stored: Mapping[str, Any] | None, state: State) -> Confidence:
+    """What `describe` and `tensors` kept; bundles of the first schema have none.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing or of a wrong kind.
+    """
+    if stored is None:
+        return Confidence()
+    temperature, rule = float(stored["temperature"]), stored["sets"]
+    if not 0 < temperature < np.inf:
+        raise ValueError("the temperature must be above 0")
+    sets = None
+    if rule is not None:
+        sets = ConformalRule(
+            alpha=float(rule["alpha"]),
+            score=rule["score"],
+            by_class=bool(rule["by_class"]),
+            thresholds=tuple(map(float, rule["thresholds"])),
+            num_images=tuple(map(int, rule["num_images"])),
+        )
+    arrays = {k.removeprefix(PREFIX): v.numpy() for k, v in state.items() if k.startswith(PREFIX)}
+    threshold = stored["outlier_threshold"]
+    return Confidence(
+        temperature=temperature,
+        sets=sets,
+        outliers=MahalanobisModel(**arrays) if arrays else None,
+        outlier_threshold=None if threshold is None else float(threshold),
+    )

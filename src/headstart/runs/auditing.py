@@ -1,0 +1,65 @@
+"""The audit inside a run: before anything is fitted, and in words a user acts on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from headstart.audit import Audit, audit_table, write_audit
+from headstart.audit.findings import counted
+from headstart.errors import DataError
+from headstart.progress import Progress
+from headstart.records import ImageFacts, ImageTable
+from headstart.runs.settings import RunSettings
+
+MOST_IMAGES = 20_000  # 'auto' leaves larger data unaudited: its pass would cost minutes
+TOLD = ("error", "warning")
+
+
+def is_wanted(settings: RunSettings, num_images: int) -> bool:
+    """Whether the settings ask for an audit of so many images."""
+    return settings.audit == "full" or (settings.audit == "auto" and num_images <= MOST_IMAGES)
+
+
+def audit_run(
+    settings: RunSettings,
+    folder: Path,
+    table: ImageTable,
+    facts: Sequence[ImageFacts],
+    progress: Progress,
+) -> Audit | None:
+    """Audit the images of a run, write what was found, and tell what matters.
+
+    Args:
+        settings: of the run.
+        folder: of the run.
+        table: all images, those that cannot be read too.
+        facts: what decoding found, in the table's order.
+        progress: tells warnings.
+
+    Raises:
+        DataError: images, groups or near-duplicates stand on both sides of the split that the
+            data bring, and `--allow-leaks` was not given.
+    """
+    if not is_wanted(settings, len(table)):
+        if settings.audit == "auto":
+            progress.note(
+                f"Audit      left out for more than {MOST_IMAGES:,} images; --audit full looks for "
+                "duplicates, leaks and shortcuts"
+            )
+        return None
+    audit = audit_table(table, facts, seed=settings.seed, progress=progress)
+    write_audit(folder, audit)
+    counts = [
+        counted(sum(f.severity == kind for f in audit.findings), kind) for kind in (*TOLD, "note")
+    ]
+    progress.note(f"Audit      {', '.join(counts)}; see {folder / 'audit.txt'}")
+    for finding in audit.findings:
+        if finding.severity in TOLD:
+            progress.note(f"{finding.severity.capitalize():<10} {finding.message}")
+    if audit.errors and not settings.allow_leaks:
+        raise DataError(
+            f"{audit.errors[0].message} Figures would be too good. Repair the split, or go on by "
+            "--allow-leaks, which is written on everything."
+        )
+    return audit

@@ -1,0 +1,253 @@
+"""Calibration, prediction sets and strangeness: fitted out of fold, judged on the test part.
+
+Temperature. One number from the out-of-fold logits; shown before and after on images it was not
+fitted on: out of fold with the temperature of the other folds, and on the test part. With fewer
+than `FEWEST_WRONG` wrong answers there is nothing to learn one from, and it stays 1.
+
+Sets. Thresholds come from out-of-fold probabilities of models that are then refitted on
+everything, so they carry no finite-sample guarantee: the text says 'approximate', and the test
+part shows what they cover.
+
+Strangeness. Mahalanobis distance of the final network's features; the threshold accepts 95 % of
+the training images, each scored by a model of the other folds. It is judged by leaving classes
+out: far pictures are told reliably, near ones (another flower among flowers) are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.bundle.confidence import Confidence
+from headstart.calibration import (
+    apply_temperature,
+    calibration_figures,
+    cross_fit_temperature,
+    fit_temperature,
+    reliability_bins,
+)
+from headstart.conformal import APPROXIMATE, GROUPED, ConformalRule, evaluate_sets, fit_conformal
+from headstart.errors import DataError
+from headstart.outliers import (
+    MahalanobisModel,
+    cross_fit_scores,
+    fit_mahalanobis,
+    leave_classes_out,
+    outlier_threshold,
+)
+from headstart.records import Integers, Predictions
+from headstart.runs.evaluation import figure
+from headstart.runs.parts import group_codes
+from headstart.runs.task import Task
+from headstart.statistics import share_estimate
+
+FEWEST_WRONG = 10
+ALPHA = 0.1
+MOST_JUDGED = 5_000  # images and
+MOST_CLASSES = 8  # classes for the judgement by leaving out, which costs a fit each
+FAR_NOTE = (
+    "tells pictures of another kind; a class that was never shown but looks like a known one is "
+    "mostly not noticed, see the judgement by leaving classes out"
+)
+
+Logits = npt.NDArray[np.float64]
+
+
+def calibrate(
+    logits: Logits, labels: Integers, fold: Integers
+) -> tuple[float, Logits, dict[str, Any]]:
+    """A temperature, and out-of-fold probabilities by the temperatures of the other folds.
+
+    Args:
+        logits: (M, C), each row by the fold that did not learn from the image.
+        labels: (M,).
+        fold: (M,) fold of each row.
+
+    Returns:
+        The temperature of all rows, (M, C) probabilities, and what the record says.
+    """
+    wrong = int((logits.argmax(axis=1) != labels).sum())
+    if wrong < FEWEST_WRONG:
+        note = f"left at 1: only {wrong} of {len(labels)} out-of-fold answers are wrong"
+        return 1.0, apply_temperature(logits, 1.0), {"temperature": 1.0, "note": note}
+    found = fit_temperature(logits, labels)
+    probabilities, each = cross_fit_temperature(logits, labels, fold)
+    note = "fitted to the out-of-fold logits; below 1 sharpens, above 1 softens"
+    about = {
+        "temperature": found.value,
+        "by_fold": [entry.value for entry in each],
+        "at_bound": found.at_bound,
+        "note": note,
+    }
+    return found.value, probabilities, about
+
+
+def calibration_record(
+    before: npt.NDArray[np.floating],
+    after: npt.NDArray[np.floating],
+    labels: Integers,
+    *,
+    groups: Integers | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures and reliability of answers before and after, both (N, C), of the same images."""
+    return {
+        name: {
+            **asdict(calibration_figures(values, labels, groups=groups, seed=seed)),
+            "reliability": bins_record(values, labels, groups),
+        }
+        for name, values in (("before", before), ("after", after))
+    }
+
+
+def bins_record(
+    probabilities: npt.NDArray[np.floating], labels: Integers, groups: Integers | None
+) -> list[dict[str, float]]:
+    """Confidence and accuracy of each bin that holds images."""
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    right = (probabilities.argmax(axis=1) == labels).astype(np.float64)
+    bins = reliability_bins(confidence, right, groups=groups)
+    columns = {name: np.asarray(values) for name, values in vars(bins).items()}
+    return [
+        {name: values[i].item() for name, values in columns.items()}
+        for i in range(len(bins.counts))
+        if bins.counts[i]
+    ]
+
+
+def fit_confidence(
+    task: Task,
+    temperature: float,
+    probabilities: npt.NDArray[np.floating],
+    features: npt.NDArray[np.floating],
+    *,
+    same_network: bool,
+) -> tuple[Confidence, dict[str, Any]]:
+    """Everything beside the temperature, and what the record says of it before the test.
+
+    Args:
+        task: the run.
+        temperature: from `calibrate`.
+        probabilities: (M, C) out of fold, calibrated.
+        features: (M, D) of the images learnt from, by the final network.
+        same_network: whether that network has not learnt from those images.
+    """
+    rule, sets_about = fit_sets(task, probabilities)
+    model, threshold, outliers_about = fit_outliers(task, features)
+    if model is not None and not same_network:
+        outliers_about["note"] += (
+            "; the network has learnt from the images that the threshold comes from, so more new "
+            "ones than stated may be called unknown"
+        )
+    confidence = Confidence(
+        temperature=temperature, sets=rule, outliers=model, outlier_threshold=threshold
+    )
+    return confidence, {"conformal": sets_about, "outliers": outliers_about}
+
+
+def fit_sets(
+    task: Task, probabilities: npt.NDArray[np.floating]
+) -> tuple[ConformalRule | None, dict[str, Any]]:
+    """One threshold for all classes, so that about `1 - ALPHA` of the sets hold the truth."""
+    names = task.table.class_names
+    note = APPROXIMATE + (f" {GROUPED}" if task.table.groups is not None else "")
+    try:
+        rule = fit_conformal(probabilities, task.learnt_labels, names, alpha=ALPHA)
+    except DataError as error:
+        return None, {"note": str(error)}
+    return rule, {"alpha": ALPHA, "score": rule.score, "threshold": rule.thresholds[0],
+                  "note": note}  # fmt: skip
+
+
+def fit_outliers(
+    task: Task, features: npt.NDArray[np.floating]
+) -> tuple[MahalanobisModel | None, float | None, dict[str, Any]]:
+    """The distance, its threshold, and how well it tells a class that was left out."""
+    labels, fold = task.learnt_labels, task.split.fold
+    values = features.astype(np.float32)
+    try:
+        scores = cross_fit_scores(values, labels, fold)
+        threshold = outlier_threshold(scores)
+        model = fit_mahalanobis(values, labels)
+    except DataError as error:
+        return None, None, {"note": str(error)}
+    about: dict[str, Any] = {"threshold": threshold, "accepted": 0.95, "note": FAR_NOTE}
+    if task.num_classes > 2:
+        about["classes_left_out"] = judge_left_out(task, values)
+    return model, threshold, about
+
+
+def judge_left_out(task: Task, features: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+    """AUROC and FPR@95 of telling each of the first classes when it was never shown."""
+    chosen = np.random.default_rng(task.settings.seed).permutation(len(features))[:MOST_JUDGED]
+    names = task.table.class_names
+    found = leave_classes_out(
+        features[chosen],
+        task.learnt_labels[chosen],
+        task.split.fold[chosen],
+        names if len(names) <= MOST_CLASSES else names[:MOST_CLASSES],
+        seed=task.settings.seed,
+    )
+    return [
+        {
+            "class": entry.name,
+            "auroc": figure(entry.separation.auroc.value, entry.separation.auroc.interval),
+            "fpr95": figure(
+                entry.separation.accepted_at_95.value, entry.separation.accepted_at_95.interval
+            ),
+        }
+        for entry in found
+    ]
+
+
+def judge_confidence(
+    task: Task, confidence: Confidence, predictions: Predictions, logits: Logits
+) -> dict[str, Any]:
+    """What calibration, sets and strangeness are worth on the test part.
+
+    Args:
+        task: the run.
+        confidence: locked.
+        predictions: of the test part, with scores.
+        logits: (n, C) of the test part, for the probabilities before the temperature.
+    """
+    labels, seed = predictions.labels, task.settings.seed
+    groups = group_codes(task.table.take(task.split.test))
+    found: dict[str, Any] = {
+        "calibration": calibration_record(
+            apply_temperature(logits, 1.0), predictions.probabilities, labels, groups=groups,
+            seed=seed,
+        )
+    }  # fmt: skip
+    if confidence.sets is not None:
+        sets = confidence.sets.sets(predictions.probabilities)
+        found["conformal"] = sets_record(sets, labels, predictions.class_names, groups, seed)
+    if predictions.unknown is not None:
+        share = share_estimate(predictions.unknown, groups=groups, seed=seed)
+        found["outliers"] = {"unknown": figure(share.value, share.interval)}
+    return found
+
+
+def sets_record(
+    sets: npt.NDArray[np.bool_],
+    labels: Integers,
+    class_names: tuple[str, ...],
+    groups: Integers | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Coverage and size of prediction sets, in all and by class."""
+    made = evaluate_sets(sets, labels, groups=groups, seed=seed)
+    return {
+        "num_images": made.num_images,
+        "coverage": figure(made.coverage.value, made.coverage.interval),
+        "mean_size": figure(made.mean_size.value, made.mean_size.interval),
+        "single_fraction": made.single_fraction,
+        "empty_fraction": made.empty_fraction,
+        "by_class": [
+            {"class": name, "coverage": figure(entry.value, entry.interval)}
+            for name, entry in zip(class_names, made.class_coverage, strict=True)
+        ],
+    }

@@ -1,0 +1,299 @@
+"""Conversion: what comes back is what went in, a stop costs nothing, a foreign folder is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from headstart.data import load_table
+from headstart.data.converted import ConversionSettings, convert_table
+from headstart.data.converted.names import STATE_FILE, folder_names
+from headstart.data.decoding import decode
+from headstart.errors import DataError, OutputError, UsageError
+from headstart.progress import Progress
+from headstart.records import ImageTable
+
+CLASSES = ("=SUM(A1)", "-x", "CAT", "T-shirt/top", "cat", "con", "test", "train", "été", "猫")
+
+
+def table_of(count=40, *, channels=1, classes=CLASSES, splits=("train", "test"), **columns):
+    """A table of plain pixels with awkward class names."""
+    shape = (count, 6, 6) if channels == 1 else (count, 6, 6, 3)
+    given_splits = tuple(splits[row % 4 == 3] if splits else "" for row in range(count))
+    return ImageTable(
+        name="odd",
+        paths=tuple(f"{row:05d}" for row in range(count)),
+        labels=np.arange(count) // 4 % len(classes),
+        class_names=tuple(sorted(classes)),
+        splits=given_splits,
+        pixels=np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8),
+        **columns,
+    )
+
+
+def convert(table, out, **options):
+    strict = options.pop("strict", False)
+    progress = options.pop("progress", None)
+    chosen = ConversionSettings(**options)
+    return convert_table(table, out, chosen, strict=strict, progress=progress)
+
+
+def content(table, *columns):
+    """What a table holds, whatever its images are called: sorted rows of label, split, pixels."""
+    rows = []
+    for row in range(len(table)):
+        pixels = np.asarray(decode(table.read(row), table.paths[row])[0])
+        more = tuple(getattr(table, name)[row] for name in columns)
+        rows.append((table.label_of(row), table.splits[row], *map(str, more), pixels.tobytes()))
+    return sorted(rows)
+
+
+def state_of(out):
+    return {path: path.stat().st_mtime_ns for path in sorted(out.rglob("*"))}
+
+
+@pytest.mark.parametrize("to", ["folders", "manifest"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_comes_back_is_what_went_in(tmp_path, to, channels):
+    table = table_of(channels=channels)
+    done = convert(table, tmp_path / "out", to=to)
+    assert (done.written, done.kept, done.problems) == (40, 0, {})
+    again = load_table(done.load)
+    assert again.class_names == table.class_names
+    assert content(again) == content(table)
+    with Image.open(next(done.out.rglob("*.png"))) as image:
+        assert image.mode == ("L" if channels == 1 else "RGB")
+
+
+@pytest.mark.parametrize("to", ["folders", "manifest"])
+def test_groups_sources_and_boxes_go_along(tmp_path, to):
+    boxes = np.random.default_rng(1).random((40, 4)) / 2 + [0, 0, 0.5, 0.5]
+    boxes[3] = np.nan
+    table = table_of(
+        groups=tuple(f"=p{row % 7}" for row in range(40)),
+        sources=tuple("AB"[row % 2] for row in range(40)),
+        boxes=boxes,
+    )
+    again = load_table(convert(table, tmp_path / "out", to=to).load)
+    columns = ("groups", "sources", "boxes")
+    assert content(again, *columns) == content(table, *columns)
+
+
+def test_without_splits_there_are_none(tmp_path):
+    table = table_of(classes=("a/b", "train", "test"), splits=())
+    again = load_table(convert(table, tmp_path / "out").load)
+    assert set(again.splits) == {""}
+    assert content(again) == content(table)
+
+
+def test_parts_of_a_conversion_keep_their_classes(tmp_path):
+    out = convert(table_of(), tmp_path / "out").out
+    parts = load_table(out / "train", test_data=out / "test")
+    assert content(parts) == content(table_of())
+
+
+@pytest.mark.parametrize(("size", "channels"), [(12, 3), (3, 1), (6, 3)])
+def test_size_and_channels(tmp_path, size, channels):
+    table = table_of(8, classes=("a", "b"))
+    out = convert(table, tmp_path / "out", size=size, channels=channels).out
+    image = Image.open(out / "train/a/00001.png")
+    assert image.size == (size, size)
+    expected = Image.fromarray(table.pixels[0]).resize((size, size), Image.Resampling.BILINEAR)
+    assert np.array_equal(np.asarray(image.convert("L")), np.asarray(expected))
+    assert image.mode == ("RGB" if channels == 3 else "L")
+
+
+def test_the_shorter_side_counts(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(stream, "PNG")
+    table = ImageTable(
+        name="wide",
+        paths=("a.png", "b.png"),
+        labels=np.array([0, 1]),
+        class_names=("a", "b"),
+        splits=("", ""),
+        blobs=(stream.getvalue(),) * 2,
+    )
+    out = convert(table, tmp_path / "out", size=10).out
+    assert Image.open(out / "a/00001.png").size == (20, 10)
+
+
+def test_a_second_call_does_nothing(tmp_path):
+    table = table_of()
+    out = convert(table, tmp_path / "out", to="folders").out
+    before = state_of(out)
+    again = convert(table, out)
+    assert (again.written, again.kept) == (0, 40)
+    assert {p: t for p, t in state_of(out).items() if p.is_file()} == {
+        p: t for p, t in before.items() if p.is_file()
+    }
+
+
+class StopAfter(Progress):
+    """Ends the work after some steps, as Ctrl-C would."""
+
+    def __init__(self, steps):
+        self.left = steps
+
+    def phase(self, title, total, unit="images"):
+        from contextlib import contextmanager
+
+        @contextmanager
+        def counting():
+            def advance(steps=1):
+                self.left -= steps
+                if self.left <= 0:
+                    raise KeyboardInterrupt
+
+            yield advance
+
+        return counting()
+
+
+def test_a_stopped_one_goes_on(tmp_path):
+    table = table_of()
+    whole = convert(table, tmp_path / "whole").out
+    with pytest.raises(KeyboardInterrupt):
+        convert(table, tmp_path / "out", progress=StopAfter(13))
+    about = json.loads((tmp_path / "out" / STATE_FILE).read_text())
+    assert "complete" not in about
+    done = convert(table, tmp_path / "out")
+    assert done.kept >= 12
+    assert done.written + done.kept == 40
+    names = [str(p.relative_to(whole)) for p in sorted(whole.rglob("*.*")) if p.is_file()]
+    log = ".conversion.log"  # the order of its lines says how the work went
+    for name in names:
+        if not name.endswith(log):
+            assert (whole / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert sorted(p.name for p in whole.rglob("*")) == sorted(
+        p.name for p in (tmp_path / "out").rglob("*")
+    )
+
+
+def test_damaged_and_missing_files_are_made_again(tmp_path):
+    table = table_of()
+    out = convert(table, tmp_path / "out").out
+    first, second, third = sorted(out.rglob("*.png"))[:3]
+    original = first.read_bytes()
+    first.write_bytes(original[:-1])
+    second.unlink()
+    third.write_bytes(original)
+    with (out / ".conversion.log").open("a") as log:
+        log.write("torn li")
+    done = convert(table, out)
+    assert (done.written, done.kept) == (3, 37)
+    assert content(load_table(out)) == content(table)
+    assert convert(table, out).kept == 40
+
+
+def test_other_data_replace_what_differs_and_nothing_else_stays(tmp_path):
+    table = table_of()
+    out = convert(table, tmp_path / "out").out
+    fewer = table.take(range(30))
+    assert convert(fewer, out).kept == 30
+    assert content(load_table(out)) == content(fewer)
+
+
+def test_other_settings_are_refused(tmp_path):
+    out = convert(table_of(), tmp_path / "out").out
+    with pytest.raises(OutputError, match="another conversion: its settings"):
+        convert(table_of(), out, size=12)
+    (out / STATE_FILE).write_text("{")
+    with pytest.raises(OutputError, match="is damaged"):
+        convert(table_of(), out)
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(OutputError, match=r"holds other files, 'mine\.txt' is one"):
+        convert(table_of(), tmp_path)
+    with pytest.raises(OutputError, match="must be a folder"):
+        convert(table_of(), tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_bad_images_are_named_and_left_out(tmp_path):
+    stream = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(stream, "PNG")
+    table = ImageTable(
+        name="bad",
+        paths=("a.png", "b.png", "c.png"),
+        labels=np.array([0, 1, 1]),
+        class_names=("a", "b"),
+        splits=("",) * 3,
+        blobs=(stream.getvalue(), b"", stream.getvalue()),
+    )
+    done = convert(table, tmp_path / "out")
+    assert done.problems == {"b.png": "empty file"}
+    assert done.written == 2
+    assert json.loads((done.out / STATE_FILE).read_text())["problems"] == done.problems
+    assert len(load_table(done.load)) == 2
+    with pytest.raises(DataError, match=r"'b\.png' cannot be read: empty file"):
+        convert(table, tmp_path / "strict", strict=True)
+
+
+def test_unlabelled_images_go_into_a_manifest_only(tmp_path):
+    table = table_of(8, classes=("a", "b"))
+    table.labels[2] = -1
+    done = convert(table, tmp_path / "folders")
+    assert (done.written, done.left_aside) == (7, 1)
+    listed = load_table(convert(table, tmp_path / "listed", to="manifest").load)
+    assert sorted(listed.labels) == sorted(table.labels)
+
+
+@pytest.mark.parametrize(
+    ("options", "clause"),
+    [
+        ({"to": "zip"}, "`to` must be one of folders, manifest"),
+        ({"size": 0}, "`size` must be between 1 and 8192"),
+        ({"channels": 2}, "`channels` must be 1 or 3"),
+        ({"format": "gif"}, "`format` must be png"),
+    ],
+)
+def test_settings_that_cannot_be(options, clause):
+    with pytest.raises(UsageError, match=clause):
+        ConversionSettings(**options)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sets(st.text(max_size=100).filter(lambda name: "\ud800" not in name), max_size=12))
+def test_every_class_has_a_folder_of_its_own_on_every_system(labels):
+    names = folder_names(sorted(labels))
+    folded = {unicodedata.normalize("NFC", name.casefold()) for name in names.values()}
+    assert len(folded) == len(labels)
+    for name in names.values():
+        assert name
+        assert name == os.path.basename(name)
+        assert not set(name) & set('\\:*?"<>|\n\r\t\x00')
+        assert not name.startswith((".", "-"))
+        assert not name.endswith((".", " "))
+        assert len(name.encode("utf-8", "surrogatepass")) < 250 or len(name) > 60
+
+
+def test_plain_names_stay_as_they_are():
+    labels = ["Ankle boot", "Trouser", "0", "ナマズ", "été"]
+    assert folder_names(labels) == {label: label for label in labels}
+
+
+def test_fashion_mnist(tmp_path, monkeypatch):
+    from conftest import data_folder
+
+    folder = data_folder()
+    if folder is None or not (folder / "fashion-mnist").is_dir():
+        pytest.skip("fashion-mnist is not at hand (HEADSTART_DATA)")
+    monkeypatch.setenv("HEADSTART_DATA", str(folder))
+    table = load_table("fashion-mnist")
+    few = table.take([*range(0, 300), *range(60_000, 60_100)])
+    done = convert(few, tmp_path / "out")
+    assert done.classes == {"T-shirt_top": "T-shirt/top"}
+    again = load_table(done.load)
+    assert again.class_names == table.class_names
+    assert content(again) == content(few)
