@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from headstart.bundle import Classifier, load_classifier
-from headstart.errors import UsageError
+from headstart.errors import HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.runs import RunResult, RunSettings, run_job
 
@@ -21,6 +21,7 @@ def run(
     out: str | os.PathLike[str],
     resume: bool = False,
     progress: Progress | None = None,
+    images: bool = True,
     **settings: Any,
 ) -> RunResult:
     """Learn from a folder of labelled pictures: cross-validate, fit, test once, write it down.
@@ -30,6 +31,7 @@ def run(
         out: folder of the run, new or empty.
         resume: go on with an interrupted run in `out`.
         progress: silent where None; `headstart.progress.for_terminal()` shows a bar.
+        images: whether the report shows pictures of the data.
         **settings: any other field of `headstart.runs.RunSettings` (`model`, `folds`, `seed`,
             `test_data`, `weights`, `image_size`, ...).
 
@@ -46,7 +48,37 @@ def run(
             listed = ", ".join(sorted(known))
             raise UsageError(f"`{name}` is no setting of a run. Settings are {listed}.")
     chosen = RunSettings(data=folder_or_name(data), out=os.fspath(out), **settings)
-    return run_job(chosen, resume=resume, progress=progress)
+    return run_and_report(chosen, resume=resume, progress=progress, images=images)
+
+
+def run_and_report(
+    settings: RunSettings,
+    *,
+    resume: bool = False,
+    progress: Progress | None = None,
+    images: bool = True,
+) -> RunResult:
+    """The main job, then its report, model card and checklist in the run's folder.
+
+    A report that cannot be written takes nothing from the run: the reason is told.
+
+    Args:
+        settings: what the user decided.
+        resume: go on with an interrupted run.
+        progress: silent where None.
+        images: whether the report shows pictures of the data.
+
+    Raises:
+        UsageError: bad settings or bad data.
+        StorageError: the disk is full.
+    """
+    progress = progress or Progress()
+    result = run_job(settings, resume=resume, progress=progress)
+    try:
+        report(result.out, images=images)
+    except HeadstartError as error:
+        progress.note(f"No report: {error}")
+    return result
 
 
 def folder_or_name(data: str | os.PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""Conversion: what comes back is what went in, a stop costs nothing, a foreign folder is refused."""
+"""Conversion: what comes back is what went in, a stop costs nothing, other folders are refused."""
 
 from __future__ import annotations
 
@@ -263,8 +263,8 @@ def test_settings_that_cannot_be(options, clause):
         ConversionSettings(**options)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.sets(st.text(max_size=100).filter(lambda name: "\ud800" not in name), max_size=12))
+@settings(max_examples=60, deadline=None)
+@given(st.sets(st.text(max_size=100), max_size=12))
 def test_every_class_has_a_folder_of_its_own_on_every_system(labels):
     names = folder_names(sorted(labels))
     folded = {unicodedata.normalize("NFC", name.casefold()) for name in names.values()}
@@ -275,7 +275,7 @@ def test_every_class_has_a_folder_of_its_own_on_every_system(labels):
         assert not set(name) & set('\\:*?"<>|\n\r\t\x00')
         assert not name.startswith((".", "-"))
         assert not name.endswith((".", " "))
-        assert len(name.encode("utf-8", "surrogatepass")) < 250 or len(name) > 60
+        assert len(name.encode()) < 200
 
 
 def test_plain_names_stay_as_they_are():
@@ -291,7 +291,7 @@ def test_fashion_mnist(tmp_path, monkeypatch):
         pytest.skip("fashion-mnist is not at hand (HEADSTART_DATA)")
     monkeypatch.setenv("HEADSTART_DATA", str(folder))
     table = load_table("fashion-mnist")
-    few = table.take([*range(0, 300), *range(60_000, 60_100)])
+    few = table.take([*range(300), *range(60_000, 60_100)])
     done = convert(few, tmp_path / "out")
     assert done.classes == {"T-shirt_top": "T-shirt/top"}
     again = load_table(done.load)

@@ -195,6 +195,29 @@ def test_16_bit_grey_is_divided_by_257_and_rounded(data):
     assert facts.treatment == f"{facts.mode} to RGB"
 
 
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+@pytest.mark.parametrize(("largest", "bits"), [(255, 8), (256, 12), (4095, 12), (4096, 16)])
+def test_few_bits_in_16_do_not_come_out_black(format, largest, bits):
+    values = np.linspace(0, largest, 12).astype(np.uint16).reshape(3, 4)
+    found, facts = pixels_of(encoded(Image.fromarray(values), format))
+    exact = values * (255 / (2**bits - 1))
+    assert np.abs(found[..., 0] - exact).max() <= 0.5
+    told = f", {bits}-bit values in 16 bits" if bits < 16 else ""
+    assert facts.treatment == f"{facts.mode} to RGB{told}"
+
+
+def test_a_black_16_bit_picture_is_black():
+    found, facts = pixels_of(encoded(Image.fromarray(np.zeros((3, 4), np.uint16))))
+    assert not found.any()
+    assert facts.treatment == "I;16 to RGB"
+
+
+def test_12_bits_in_16_bit_colour_are_refused():
+    row = b"\0" + np.array([4095, 100, 128], ">u2").tobytes()
+    with pytest.raises(DecodingError, match="would come out black: save it with 8 bits"):
+        decode(png(1, 1, 16, 2, row), "a.png")
+
+
 def test_white_is_zero_in_16_bit_tiff():
     data = encoded(Image.fromarray(SIXTEEN_BIT), "TIFF", tiffinfo={262: 0})
     found, _ = pixels_of(data)

@@ -1,4 +1,4 @@
-"""DICOM: windows as the standard says, white is white, one patient is one group, no name is kept."""
+"""DICOM: windows as the standard says, white is white, a patient is a group and has no name."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def test_a_decoder_that_hangs_is_killed(odd_pool):
     check_works(odd_pool)
     odd_pool.time_limit_s = 0.5
     begun = time.monotonic()
-    with pytest.raises(DecodingError, match="longer than 0.5 s"):
+    with pytest.raises(DecodingError, match=r"longer than 0\.5 s"):
         odd_pool.decode(picture()[0], "hangs")
     assert time.monotonic() - begun < 10
     odd_pool.time_limit_s = 20

@@ -16,7 +16,7 @@ from headstart.runs.evaluation import evaluate_folds
 from headstart.runs.given_splits import apply_splits, read_splits
 from headstart.runs.outputs import write_splits
 from headstart.runs.parts import group_codes, split_table, units_of
-from headstart.runs.split_settings import parse_folds, parse_ratio
+from headstart.runs.split_settings import check_split_settings, parse_folds, parse_ratio
 
 NAMES = ("badger", "fox")
 # What a name may hold and a file of cells could stumble over, half a surrogate pair among it.
@@ -198,6 +198,25 @@ def test_folds_that_cannot_be_are_refused(value):
     """With what may stand there."""
     with pytest.raises(UsageError, match=r"`folds` must be (a number, leave-one-gr|at least 2)"):
         parse_folds(value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ratio": "80/20", "splits": "s.csv"}, r"80/20 says .*, and so does --splits\. Leave one"),
+        ({"ratio": "80/20", "test_fraction": 0.3}, r"so does --test-fraction\. Leave one out\."),
+        ({"ratio": "80/30"}, r"got '80/30'"),
+        ({"test_fraction": 1.0}, r"between 0 and 1, got 1\.0\. The usual value is 0\.2\."),
+        ({"folds": "many"}, r"got 'many'"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, message):
+    """Before any image is looked at."""
+    good = {"folds": "5", "test_fraction": 0.2, "ratio": None, "splits": None}
+    check_split_settings(**good)
+    check_split_settings(**good | {"ratio": "70/15/15"})
+    with pytest.raises(UsageError, match=message):
+        check_split_settings(**good | changes)
 
 
 def test_linked_images_stay_together_and_none_linked_changes_nothing():

@@ -33,6 +33,7 @@ def command(
     ),
     resume: bool = typer.Option(False, "--resume", help="Go on with the run in --out."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the plan and write nothing."),
+    images: bool = typer.Option(True, help="Show pictures of the data in the report."),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Learn from labelled pictures: cross-validate, fit on everything, test once."""
@@ -42,7 +43,7 @@ def command(
     if dry_run:
         show_plan(settings, resume=resume, as_json=json)
     else:
-        show_run(settings, resume=resume, as_json=json)
+        show_run(settings, resume=resume, as_json=json, images=images)
 
 
 def gather(given: dict[str, Any], *, from_run: str | None, resume: bool) -> RunSettings:
@@ -118,14 +119,14 @@ def plan_lines(plan: RunPlan) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def show_run(settings: RunSettings, *, resume: bool, as_json: bool) -> None:
+def show_run(settings: RunSettings, *, resume: bool, as_json: bool, images: bool) -> None:
     """Run the job and print its figures and files."""
+    from headstart.api import run_and_report
     from headstart.cli.printing import print_json
     from headstart.progress import for_terminal
-    from headstart.runs import run_job
 
     try:
-        result = run_job(settings, resume=resume, progress=for_terminal())
+        result = run_and_report(settings, resume=resume, progress=for_terminal(), images=images)
     except KeyboardInterrupt:
         print(
             f"headstart: Interrupted. Go on with: headstart run --resume --out {settings.out}",
@@ -165,6 +166,7 @@ def print_result(result: RunResult) -> None:
     print_pairs(
         "Written",
         [
+            ("Report", str(out / "report.html")),
             ("Run", str(out)),
             ("Model", f"{out / 'model'} (digest {result.record['choice']['model_digest'][:16]})"),
             ("Figures", f"{out / 'metrics.json'}, {out / 'cv_results.csv'}"),

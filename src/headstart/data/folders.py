@@ -8,6 +8,7 @@ never comes from the file system: everything is sorted by Unicode code point.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import stat
@@ -36,8 +37,11 @@ _Ancestors = frozenset[tuple[int, int]]
 def printable(name: str) -> str:
     r"""The name with bytes that are no UTF-8 and control characters written out: 'a\nb.jpg'.
 
-    A control character in a name could end a line of a report or steer a terminal.
+    A control character in a name could end a line of a report or steer a terminal. Names of files
+    are taken for UTF-8 in every locale, so that a class is called the same everywhere.
     """
+    with contextlib.suppress(UnicodeEncodeError):  # half a pair, which no file name holds
+        name = name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if _is_shown(c) else ascii(c)[1:-1] for c in text)
 
@@ -258,7 +262,7 @@ def _find_classes(folders: list[Path], subject: str, *, may_be_empty: bool) -> l
     images, empty = [], []
     converted = folder_classes(folders[0].parent)
     for folder in folders:
-        label = class_name(converted.get(folder.name, folder.name))
+        label = class_name(converted.get(class_name(folder.name), folder.name))
         if label in folder_of:
             raise DataError(
                 f"{subject} holds two folders for the class '{label}': {folder.name!a} and "

@@ -163,7 +163,7 @@ def load_unlabelled_or_labelled(
         raise DataError(f"{subject} holds no images. Name a folder with image files.")
     converted = folder_classes(root)
     folders = [folder.name for folder in subfolders(root)]
-    label_of = {folder: class_name(converted.get(folder, folder)) for folder in folders}
+    label_of = {folder: class_name(converted.get(class_name(folder), folder)) for folder in folders}
     if not folders or not set(label_of.values()) <= set(class_names):
         return assemble_table(_name_of(root), images, (), in_order=True)
     labelled = [replace(image, label=_top_folder(image, root, label_of)) for image in images]

@@ -153,7 +153,7 @@ def fit_sets(
 ) -> tuple[ConformalRule | None, dict[str, Any]]:
     """One threshold for all classes, so that about `1 - ALPHA` of the sets hold the truth."""
     names = task.table.class_names
-    note = APPROXIMATE + (f" {GROUPED}" if task.table.groups is not None else "")
+    note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
     try:
         rule = fit_conformal(probabilities, task.learnt_labels, names, alpha=ALPHA)
     except DataError as error:

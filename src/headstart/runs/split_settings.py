@@ -10,6 +10,7 @@ LEAVE_ONE_GROUP_OUT = "leave-one-group-out"
 LEAVE_ONE_SOURCE_OUT = "leave-one-source-out"
 FOLD_SCHEMES = (LEAVE_ONE_GROUP_OUT, LEAVE_ONE_SOURCE_OUT)
 INNER_FRACTION = 0.2
+TEST_FRACTION = 0.2
 TOTALS = (100.0, 1.0)
 
 
@@ -26,6 +27,30 @@ class Ratio:
     test_fraction: float
     inner_fraction: float = INNER_FRACTION
     note: str = ""
+
+
+def check_split_settings(
+    folds: int | str, test_fraction: float, ratio: str | None, splits: str | None
+) -> None:
+    """Refuse settings of the split that cannot be, or that contradict each other.
+
+    Raises:
+        UsageError: one such.
+    """
+    parse_folds(folds)
+    if not 0 < test_fraction < 1:
+        raise UsageError(
+            f"`test_fraction` must be a number between 0 and 1, got {test_fraction}. "
+            f"The usual value is {TEST_FRACTION:g}."
+        )
+    if ratio is None:
+        return
+    parse_ratio(ratio)
+    other = "--splits" if splits is not None else "--test-fraction"
+    if splits is not None or test_fraction != TEST_FRACTION:
+        raise UsageError(
+            f"`ratio` {ratio} says how much is tested on, and so does {other}. Leave one out."
+        )
 
 
 def parse_folds(value: int | str) -> int | str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STATE_FILE = "conversion.json"
-LONGEST = 80
+LONGEST_BYTES = 160  # systems allow 255
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 # What reading class folders takes for something else.
@@ -59,10 +59,11 @@ def folder_classes(directory: Path) -> dict[str, str]:
 
 
 def _safe(label: str) -> str:
-    name = _FORBIDDEN.sub("_", label)[:LONGEST].strip().rstrip(".")
+    allowed = _FORBIDDEN.sub("_", label).encode("utf-8", "replace")[:LONGEST_BYTES]
+    name = allowed.decode("utf-8", "ignore").strip().rstrip(" .")
     if name.startswith((".", "-", "~")):
         name = f"_{name[1:]}"
-    if not name or name.casefold() in _TAKEN or _RESERVED.fullmatch(name):
+    if not name.strip() or name.casefold() in _TAKEN or _RESERVED.fullmatch(name):
         name = f"{name}_"
     return name
 

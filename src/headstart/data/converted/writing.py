@@ -9,6 +9,7 @@ anything else is refused.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections import deque
@@ -178,6 +179,9 @@ def _remove_strays(out: Path, log: _Log, wanted: set[str]) -> None:
     for path in log.keys() - wanted:
         with storage_errors(out / path):
             (out / path).unlink(missing_ok=True)
+    for folder in sorted({(out / path).parent for path in log.keys() - wanted}):
+        with contextlib.suppress(OSError):  # it holds others, or is gone
+            folder.rmdir()
 
 
 def _write_pictures(

@@ -1,0 +1,205 @@
+"""How fast, in how much memory, and how exactly a large folder with bad files is read.
+
+    python benchmarks/decode.py FOLDER [--sizes 10000 100000] [--bad 37]
+
+Makes folders of small JPEGs (64 px, 10 classes, every file different) below FOLDER, 37 files of
+each spoilt in nine ways. A new process for each size lists the folder, decodes and resizes a sample
+in a bare loop over Pillow with as many threads, does the same through Headstart (all of the same
+bytes, in turns, the median of five), then makes the features of everything by `mini` at 32 px
+without anything stored before. It prints images/s, peak memory (resident, of this process), and
+whether exactly the spoilt files were named. A last table compares decoding in threads with decoding
+in processes that can be killed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+SIDE = 64
+CLASSES = 10
+DISTINCT = 300
+SAMPLE = 3000
+ROUNDS = 5
+MIB = 1 << 20
+
+
+def encodings() -> list[bytes]:
+    """Some hundred pictures; a comment behind makes every file another one."""
+    generator = np.random.default_rng(0)
+    found = []
+    for number in range(DISTINCT):
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+        stream = io.BytesIO()
+        smooth.save(stream, "JPEG", quality=80 + number % 10)
+        found.append(stream.getvalue())
+    return found
+
+
+def spoil(good: bytes, kind: int) -> bytes:
+    """Nine kinds of bad files."""
+    return (
+        b"",
+        b"no picture at all",
+        good[: len(good) // 2],
+        good[:20],
+        good[:-2] if kind == 0 else good[: len(good) - 200],
+        b"GIF89a" + bytes(30),
+        b"\x89PNG\r\n\x1a\n" + good,
+        b"II*\x00" + good[:100],
+        b"RIFF" + bytes(4) + b"WEBP" + good[:50],
+    )[kind % 9]
+
+
+def make_folder(root: Path, count: int, bad: int) -> list[str]:
+    """Write the files; returns the paths of the spoilt ones."""
+    pictures = encodings()
+    spoilt = {round((i + 0.5) * count / bad): i for i in range(bad)}
+    names = []
+    for label in range(CLASSES):
+        (root / f"class{label}").mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        name = f"class{number % CLASSES}/{number:06d}.jpg"
+        data = pictures[number % DISTINCT]
+        if number in spoilt:
+            data = spoil(data, spoilt[number])
+            names.append(name)
+        else:
+            comment = f"{number:08d}".encode()
+            data = data[:2] + b"\xff\xfe\x00\x0a" + comment + data[2:]
+        (root / name).write_bytes(data)
+    return names
+
+
+def rate(work: Callable[[bytes], object], sources: Sequence[bytes], threads: int) -> float:
+    """Images a second."""
+    with ThreadPoolExecutor(threads) as pool:
+        begun = time.perf_counter()
+        for _ in pool.map(work, sources):
+            pass
+        return len(sources) / (time.perf_counter() - begun)
+
+
+def compare(
+    ways: dict[str, Callable[[bytes], object]], sources: Sequence[bytes]
+) -> dict[str, float]:
+    """The median rate of each way, taken in turns."""
+    threads = len(os.sched_getaffinity(0))
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, work in ways.items():
+            rates[name].append(rate(work, sources, threads))
+    return {name: round(statistics.median(found), 1) for name, found in rates.items()}
+
+
+def bare(data: bytes) -> np.ndarray:
+    """What everybody writes first."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32)))
+
+
+def measure(folder: Path) -> dict[str, object]:
+    """Everything about one folder, in this process."""
+    from headstart.backbones import build_network, find_backbone
+    from headstart.data import decode, load_table
+    from headstart.features.passes import extract_features
+    from headstart.inference import FeatureExtractor, resize_pixels
+    from headstart.progress import Progress
+    from headstart.runtime import choose_execution
+
+    network = build_network(find_backbone("mini"), image_size=32)
+    extractor = FeatureExtractor(network, choose_execution())
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    begun = time.perf_counter()
+    table = load_table(folder)
+    listed_s = time.perf_counter() - begun
+    step = max(len(table) // SAMPLE, 1)
+    sample = [table.read(row) for row in range(0, len(table), step)]
+    good = [data for data in sample if data[2:4] == b"\xff\xfe"]
+
+    def ours(data: bytes) -> np.ndarray:
+        return resize_pixels(decode(data, "a.jpg")[0], network.preprocessing)
+
+    speeds = compare({"bare": bare, "headstart": ours}, good)
+    begun = time.perf_counter()
+    features = extract_features(table, extractor, progress=Progress())
+    pass_s = time.perf_counter() - begun
+    problems = sorted(record.path for record in features.facts if record.problem)
+    return {
+        "images": len(table),
+        "list_s": round(listed_s, 2),
+        **{f"{name}_per_s": speed for name, speed in speeds.items()},
+        "share_of_bare": round(speeds["headstart"] / speeds["bare"], 3),
+        "pass_s": round(pass_s, 1),
+        "pass_per_s": round(len(table) / pass_s, 1),
+        "start_mib": before // MIB,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 // MIB,
+        "problems": problems,
+    }
+
+
+def compare_processes() -> None:
+    """Threads against processes that can be killed, for three sizes of JPEG."""
+    from headstart.data.decoding import decode_here
+    from headstart.data.guarded.pool import DecoderPool
+
+    pool = DecoderPool()
+    generator = np.random.default_rng(1)
+    for side, count in ((64, 1000), (256, 400), (1600, 24)):
+        coarse = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
+        stream = io.BytesIO()
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
+        ways: dict[str, Callable[[bytes], object]] = {
+            "threads": lambda data: decode_here(data, "a.jpg")[0].resize((32, 32)),
+            "processes": lambda data: pool.decode(data, "a.jpg")[0].resize((32, 32)),
+        }
+        found = compare(ways, [stream.getvalue()] * count)
+        share = found["processes"] / found["threads"]
+        print(f"{side} px: {found}, processes {share:.2f} of threads", flush=True)
+    pool.end()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--bad", type=int, default=37)
+    parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(given.folder)))
+        return
+    for size in given.sizes:
+        root = given.folder / str(size)
+        spoilt = make_folder(root, size, given.bad)
+        with tempfile.TemporaryDirectory() as cache:
+            done = subprocess.run(
+                [sys.executable, __file__, str(root), "--measure"],
+                env={**os.environ, "HEADSTART_CACHE": cache},
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+        found = json.loads(done.stdout)
+        problems = found.pop("problems")
+        exact = sorted(spoilt) == problems
+        print({**found, "bad_named": len(problems), "exactly_the_bad": exact}, flush=True)
+    compare_processes()
+
+
+if __name__ == "__main__":
+    main()
