@@ -1,19 +1,21 @@
 """How fast, in how much memory, and how exactly a large folder with bad files is read.
 
-    python benchmarks/decode.py FOLDER [--sizes 10000 100000] [--bad 37]
+    python benchmarks/decode.py FOLDER [--sizes 10000 100000] [--network means]
 
 Makes folders of small JPEGs (64 px, 10 classes, every file different) below FOLDER, 37 files of
 each spoilt in nine ways. A new process for each size lists the folder, decodes and resizes a sample
 in a bare loop over Pillow with as many threads, does the same through Headstart (all of the same
-bytes, in turns, the median of five), then makes the features of everything by `mini` at 32 px
-without anything stored before. It prints images/s, peak memory (resident, of this process), and
-whether exactly the spoilt files were named. A last table compares decoding in threads with decoding
-in processes that can be killed.
+bytes, in turns, the median of five), then makes the features of everything at 32 px, without
+anything stored before, by `mini` or (`--network means`) by three averages, where everything but the
+network is measured. It prints images/s, peak memory (resident, of this process), and whether
+exactly the spoilt files were named. A last table compares decoding in threads with decoding in
+processes that can be killed.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -28,7 +30,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
+
+from headstart.backbones import Network, build_network, find_backbone
+from headstart.data import decode, load_table
+from headstart.data.decoding import decode_here
+from headstart.data.guarded.pool import DecoderPool
+from headstart.features.passes import extract_features
+from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.progress import Progress
+from headstart.runtime import choose_execution
 
 SIDE = 64
 CLASSES = 10
@@ -112,16 +125,32 @@ def bare(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32)))
 
 
-def measure(folder: Path) -> dict[str, object]:
-    """Everything about one folder, in this process."""
-    from headstart.backbones import build_network, find_backbone
-    from headstart.data import decode, load_table
-    from headstart.features.passes import extract_features
-    from headstart.inference import FeatureExtractor, resize_pixels
-    from headstart.progress import Progress
-    from headstart.runtime import choose_execution
-
+def chosen_network(name: str) -> Network:
+    """`mini`, or `mini` with its layers replaced by the averages of the channels."""
     network = build_network(find_backbone("mini"), image_size=32)
+    if name == "mini":
+        return network
+    return dataclasses.replace(network, module=Means(network.num_features), digest="means")
+
+
+class Means(nn.Module):
+    """The averages of the channels, over and over until there are D of them."""
+
+    def __init__(self, num_features: int) -> None:
+        """Keep D; one parameter gives the device its place."""
+        super().__init__()
+        self.num_features = num_features
+        self.one = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, 3, H, W) -> (B, D)."""
+        means = x.mean(dim=(2, 3)) * self.one
+        return means.repeat(1, self.num_features // 3 + 1)[:, : self.num_features]
+
+
+def measure(folder: Path, name: str) -> dict[str, object]:
+    """Everything about one folder, in this process."""
+    network = chosen_network(name)
     extractor = FeatureExtractor(network, choose_execution())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     begun = time.perf_counter()
@@ -154,9 +183,6 @@ def measure(folder: Path) -> dict[str, object]:
 
 def compare_processes() -> None:
     """Threads against processes that can be killed, for three sizes of JPEG."""
-    from headstart.data.decoding import decode_here
-    from headstart.data.guarded.pool import DecoderPool
-
     pool = DecoderPool()
     generator = np.random.default_rng(1)
     for side, count in ((64, 1000), (256, 400), (1600, 24)):
@@ -178,17 +204,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--bad", type=int, default=37)
+    parser.add_argument("--network", choices=("mini", "means"), default="mini")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(given.folder)))
+        print(json.dumps(measure(given.folder, given.network)))
         return
     for size in given.sizes:
         root = given.folder / str(size)
         spoilt = make_folder(root, size, given.bad)
         with tempfile.TemporaryDirectory() as cache:
             done = subprocess.run(
-                [sys.executable, __file__, str(root), "--measure"],
+                [sys.executable, __file__, str(root), "--measure", "--network", given.network],
                 env={**os.environ, "HEADSTART_CACHE": cache},
                 stdout=subprocess.PIPE,
                 text=True,

@@ -170,8 +170,9 @@ def test_each_picture_is_answered_for_itself(paths, labels):
         ([0.0, 1.0, 5.0], "f"),
         (np.array(["x", "yy", "z"], dtype=object), "O"),
         (np.array([7, 8, 9], dtype=object), "i"),
+        (np.array([7, np.int64(8), 9.0], dtype=object), "f"),
     ],
-    ids=["text", "whole numbers", "floats", "objects of text", "objects of numbers"],
+    ids=["text", "whole numbers", "floats", "text objects", "number objects", "numbers of kinds"],
 )
 def test_labels_come_back_as_they_were(paths, names, kind):
     y = np.repeat(names, 12)
@@ -442,6 +443,8 @@ TWO = [np.zeros((8, 8, 3), dtype=np.uint8)] * 2
         (3, "got builtins.int"),
         ([], "at least 1 image"),
         (["a.jpg", ""], "an empty one at row 1"),
+        (["a.jpg", "a\0b"], r"a null byte at row 1"),
+        ([Path("a\0b"), "a.jpg"], r"a null byte at row 0"),
     ],
     ids=[
         "path",
@@ -455,6 +458,8 @@ TWO = [np.zeros((8, 8, 3), dtype=np.uint8)] * 2
         "int",
         "none",
         "empty path",
+        "null byte",
+        "null byte in a Path",
     ],
 )
 def test_what_is_no_pictures_is_refused(pictures, told):
@@ -475,6 +480,14 @@ def test_what_is_no_pictures_is_refused(pictures, told):
         ([1j, 2j], "Complex data not supported"),
         ([[0, 1], [1, 0]], "in one dimension"),
         (np.array(["a", 1], dtype=object), "got int and str"),
+        (["a", float("nan")], "1 missing labels .* row 1"),
+        ([None, "a"], "1 missing labels .* row 0"),
+        ([True, None], "1 missing labels .* row 1"),
+        (("a", np.datetime64("NaT")), "1 missing labels .* row 1"),
+        (["a", 1], "got int and str"),
+        ([True, "x"], "got bool and str"),
+        ([True, 2], "got bool and int"),
+        ([b"a", "b"], "got bytes and str"),
     ],
     ids=[
         "none",
@@ -487,6 +500,14 @@ def test_what_is_no_pictures_is_refused(pictures, told):
         "complex",
         "2d",
         "mixed",
+        "NaN among text",
+        "None before text",
+        "None after truth",
+        "NaT in a tuple",
+        "mixed list",
+        "truth and text",
+        "truth and numbers",
+        "bytes and text",
     ],
 )
 def test_what_are_no_labels_is_refused(y, told):
@@ -526,6 +547,43 @@ def test_bad_parameters_are_told_by_fit(parameters, told):
         estimator.fit(TWO, [0, 1])
 
 
+def test_names_are_matched_without_regard_to_case(paths, labels, tmp_path):
+    names = {"backbone": "MINI", "strategy": "Probe", "class_weights": "Balanced"}
+    fitted = small(**names, head="Logistic").fit(paths, labels)
+    plain = small(class_weights="balanced").fit(paths, labels)
+    assert np.array_equal(fitted.predict_proba(paths), plain.predict_proba(paths))
+    assert fitted.model_.request == plain.model_.request
+    multilayer = small(head="Mlp", penalty=None, hidden=(8,), epochs=1).fit(paths, labels)
+    assert multilayer.model_.head.kind == "mlp"
+    assert fitted.get_params()["backbone"] == "MINI"  # a constructor's parameter stays as given
+    assert fitted.save(tmp_path / "a") == plain.save(tmp_path / "b")
+
+
+def test_a_bundle_tells_the_parameters_of_its_fit(paths, labels, tmp_path):
+    fitted = small(random_state=3).fit(paths, labels)
+    fitted.set_params(backbone="resnet50", random_state=4).save(tmp_path / "bundle")
+    told = headstart.load(tmp_path / "bundle").about["about"]["estimator"]
+    assert (told["backbone"], told["random_state"]) == ("mini", 3)
+
+
+def test_training_that_diverges_is_told_by_fit(paths, labels):
+    with pytest.raises(UsageError, match=r"Training diverged: .* Lower lr"):
+        quick_head("mlp", lr=1e300).fit(paths, labels)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf], ids=str)
+def test_a_head_that_is_not_finite_is_never_kept(paths, labels, tmp_path, monkeypatch, value):
+    fitted = small().fit(paths, labels)
+    fitted.model_.head.layers[0][0][0, 0] = value
+    with pytest.raises(UsageError, match=r"logistic head .* not finite"):
+        fitted.save(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    broken = fitted.model_.head
+    monkeypatch.setitem(head_fits.HEAD_FITS, "logistic", lambda *_: broken)
+    with pytest.raises(UsageError, match=r"logistic head .* not finite"):
+        small().fit(paths, labels)
+
+
 def test_too_few_pictures_to_choose_on():
     pictures = [np.full((8, 8, 3), level, dtype=np.uint8) for level in (0, 255)]
     with pytest.raises(DataError, match="needs a class with 2 images"):
@@ -536,3 +594,16 @@ def test_too_few_pictures_to_choose_on():
 def test_groups_of_another_length_are_refused():
     with pytest.raises(UsageError, match="`groups` must name a group for each of the 2 images"):
         small().fit(TWO, [0, 1], groups=[1])
+
+
+@pytest.mark.parametrize(
+    ("groups", "told"),
+    [
+        (["p", float("nan")], "`groups` .* 1 missing groups"),
+        (["1", 1], "`groups` .* got int and str"),
+    ],
+    ids=["missing", "mixed"],
+)
+def test_groups_that_would_be_merged_are_refused(groups, told):
+    with pytest.raises(UsageError, match=told):
+        small().fit(TWO, [0, 1], groups=groups)

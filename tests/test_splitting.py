@@ -176,7 +176,7 @@ def folded(labels, groups, num_folds=3, seed=0):
         return None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(drawn=units_and_labels, num_folds=st.integers(2, 4), seed=st.integers(0, 9))
 def test_folds_keep_every_promise(drawn, num_folds, seed):
     """Each row scored once, units whole, no class unseen, inner rows inside the training part."""
@@ -197,7 +197,7 @@ def test_folds_keep_every_promise(drawn, num_folds, seed):
         assert set(labels[learnt]) == set(labels)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(drawn=units_and_labels, names=st.permutations(range(15)), seed=st.integers(0, 9))
 def test_what_units_are_called_does_not_matter(drawn, names, seed):
     """Other codes, or words, for the same units: the same split."""
@@ -230,7 +230,7 @@ def test_units_of_one_image_are_no_units(labels, seed):
         np.testing.assert_array_equal(one[1], same[1])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=12, max_size=60),
     num_folds=st.integers(2, 4),
@@ -386,7 +386,7 @@ def test_images_without_a_source_are_counted():
         )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(-1, 5), st.booleans(), st.integers(0, 2)), min_size=1))
 def test_what_crosses_is_found(rows):
     """Against a plain double loop; -1 belongs to nothing."""

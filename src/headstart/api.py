@@ -333,6 +333,33 @@ def audit(
     return found.summary, audit_text(found)
 
 
+def summarise(
+    model: str,
+    *,
+    strategy: str = "full",
+    trainable: str | None = None,
+    image_size: int | None = None,
+) -> str:
+    """The layers of a backbone, their shapes and parameters, and what a strategy would train.
+
+    Args:
+        model: name of the backbone; its weights are not needed.
+        strategy: of fine-tuning.
+        trainable: what learns, as in `RunSettings`.
+        image_size: input size in px, None for the network's own.
+
+    Raises:
+        UsageError: an unknown name, or a choice that this network does not have.
+    """
+    from headstart.backbones import build_network, find_backbone
+    from headstart.finetune import TrainSettings, plan_network
+    from headstart.finetune.summary import summary
+
+    network = build_network(find_backbone(model), weights="none", image_size=image_size)
+    plan = plan_network(network, TrainSettings(strategy=strategy, trainable=trainable or ""))
+    return summary(network, plan)
+
+
 def list_backbones(contains: str | None = None) -> list[dict[str, Any]]:
     """The catalogue, or every network whose name contains a word, timm's included."""
     from headstart.backbones.survey import survey_backbones

@@ -118,6 +118,18 @@ def test_a_process_killed_from_outside_costs_nothing(odd_pool):
     assert victim.returncode == -signal.SIGKILL
 
 
+def test_all_processes_killed_while_they_wait_cost_nothing():
+    pool = DecoderPool()
+    idle = [pool._start() for _ in range(2)]
+    for process in idle:
+        process.process.kill()
+        process.process.wait()
+    pool._idle += idle
+    check_works(pool)
+    check_works(pool)
+    pool.end()
+
+
 @pytest.mark.parametrize("format", ["GIF", "TIFF", "PPM"])
 def test_a_process_gives_what_this_one_would(format):
     data, _ = picture(2, format)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 
 from headstart.data import class_notes, decode, load_table
+from headstart.data.listed import grouping
 from headstart.data.sources import load_unlabelled_or_labelled
 from headstart.errors import DataError, UsageError
 from headstart.records import UNLABELLED
@@ -104,6 +107,45 @@ def test_every_format_gives_the_same_table(pets, kind):
     table = load_table(file)
     assert table.class_names == ("Ram C/V", "犬")
     assert labels_of(table) == ["Ram C/V", "犬", "犬", "Ram C/V"]
+
+
+@pytest.mark.parametrize("kind", ["bars", "utf-16", "utf-16-le-bom", "said", "said in quotes"])
+def test_what_spreadsheets_write(pets, kind):
+    lines = ["path,label", *rows("a,", "b", "a", "b")]
+    lines[1] = lines[1].rstrip(",")
+    if kind == "bars":
+        lines = [line.replace(",", "|") for line in lines]
+    if kind.startswith("said"):
+        # More commas than semicolons in the header: only the first line tells.
+        lines = ["path;label;x,y,z", *(f"{line.replace(',', ';')};1,2,3" for line in lines[1:])]
+        lines.insert(0, "sep=;" if kind == "said" else '"SEP=;"')
+    encoding = {"utf-16": "utf-16", "utf-16-le-bom": "utf-16-le"}.get(kind, "utf-8")
+    if encoding == "utf-16-le":
+        lines[0] = f"\ufeff{lines[0]}"
+    file = write(pets / "m.csv", *lines, encoding=encoding)
+    assert labels_of(load_table(file)) == ["a", "b", "a", "b"]
+
+
+def test_lines_keep_their_numbers_behind_a_said_separator(pets):
+    write(pets / "m.csv", "sep=;", "path;label", "img/0.png;a", ";b")
+    assert refusal_of("m.csv").startswith("Line 4 of")
+
+
+def test_bytes_that_are_no_utf_16(pets):
+    (pets / "m.csv").write_bytes(b"\xff\xfep\x00a")
+    assert "begins like UTF-16, but is none from byte 4 on" in refusal_of("m.csv")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, '{"a":' + "[" * 900])
+def test_json_nested_too_deeply(pets, content):
+    write(pets / "m.jsonl", '{"path": "img/0.png", "label": "a"}', content)
+    assert "Line 2 of `--data m.jsonl` is" in refusal_of("m.jsonl")
+
+
+def test_lists_within_json_are_read_as_deep_as_may_be(pets):
+    deep = "[" * 950 + "1" + "]" * 950
+    write(pets / "m.jsonl", f'{{"path": "img/0.png", "label": "a", "x": {deep}}}')
+    assert "nested too deeply" in refusal_of("m.jsonl")
 
 
 def test_rows_in_another_order_give_the_same_table(pets):
@@ -207,6 +249,10 @@ def test_damaged_parquet_and_json(pets):
     ("columns", "clause"),
     [
         ("label", "must be MEANING=COLUMN"),
+        ("label=kind,path=path,label=label", "says 'label' 2 times"),
+        ("Label=kind,label=kind", "says 'label' 2 times"),
+        ("box=kind:xxyy", "must give the form of a box as one of xyxy, xywh, got 'xxyy'"),
+        ("split=label", "the split 'u' is neither train, val nor test"),
         ("lable=kind", "knows no 'lable'. Did you mean 'label'?"),
         ("label=knd", "has no column 'knd'. Did you mean 'kind'?"),
         ("label=", "has no label column"),
@@ -234,6 +280,40 @@ def test_boxes_become_shares(pets, header):
     assert table.box_of(0) == (0.25, 0.2, 0.75, 1.0)
     assert table.box_of(2) is None
     assert table.take([2, 0]).box_of(1) == (0.25, 0.2, 0.75, 1.0)
+
+
+BOX_NOTE = "The boxes of the column 'bbox' are read as left, top, right, bottom (x1 y1 x2 y2)"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "box", "noted"),
+    [
+        (None, (0.1, 0.2, 0.5, 0.6), True),
+        ("box=bbox", (0.1, 0.2, 0.5, 0.6), True),
+        ("box=bbox:xyxy", (0.1, 0.2, 0.5, 0.6), False),
+        ("box=bbox:XYWH", (0.1, 0.2, 0.6, 0.8), False),
+        ("box=l t w h:xywh", (0.1, 0.2, 0.6, 0.8), False),
+        ("box=", None, False),
+    ],
+)
+def test_boxes_of_one_column_may_be_read_in_two_ways(pets, wanted, box, noted):
+    write(pets / "m.csv", "path,label,bbox,l,t,w,h", *rows("a,2 2 10 6,2,2,10,6", "b,,,,,"))
+    table = load_table("m.csv", columns=wanted)
+    assert table.box_of(0) == (box and pytest.approx(box))
+    assert any(note.startswith(BOX_NOTE) for note in table.notes) == noted
+
+
+def test_boxes_of_a_metadata_file(tmp_path):
+    plant(tmp_path, "a/0.png", "b/1.png")
+    write(tmp_path / "metadata.csv", "path,bbox", "a/0.png,2 2 10 6", "c/9.png,x")
+    table = load_table(tmp_path, columns="box=bbox:xywh")
+    assert table.box_of(0) == pytest.approx((0.1, 0.2, 0.6, 0.8))
+    assert table.box_of(1) is None
+    assert load_table(tmp_path).notes[0].startswith(BOX_NOTE)
+    write(tmp_path / "metadata.csv", "path,bbox", "a/0.png,9 2 3 6")
+    message = refusal_of(tmp_path)
+    assert message.startswith("Line 2 of 'metadata.csv' of")
+    assert "--columns box=COLUMN:xywh reads left, top, width, height." in message
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.1, 1.0])
@@ -279,6 +359,24 @@ def test_one_picture_with_two_boxes_is_two_images(pets):
     assert "names 'img/0.png' with the same box a second time" in refusal_of("m.csv")
 
 
+def test_the_rows_of_one_picture_stay_together(pets):
+    (pets / "link.png").symlink_to(pets / "img" / "0.png")
+    lines = ["img/0.png,a,0 0 5 5,u", "img/0.png,b,5 5 9 9,u", "img/1.png,a,0 0 5 5,v"]
+    lines += ["link.png,b,1 1 5 5,w", "img/2.png,b,,v"]
+    write(pets / "m.csv", "path,label,bbox,video", *lines)
+    table = load_table("m.csv")
+    assert table.groups == ("img/0.png", "img/0.png", "img/1.png", "img/2.png", "img/0.png")
+    assert any(
+        note.startswith("1 picture stands in several rows with boxes of their own ('img/0.png'")
+        for note in table.notes
+    )
+    torn = load_table("m.csv", group_by="video")
+    assert torn.groups == ("u", "u", "v", "v", "w")
+    assert "1 picture stands in rows of different groups ('img/0.png'" in torn.notes[1]
+    write(pets / "m.csv", "path,label,bbox,group", *lines[:3], lines[4])
+    assert not any("picture stands" in note for note in load_table("m.csv").notes)
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
 def test_pixel_boxes_count_on_the_upright_picture(tmp_path, ending, orientation):
@@ -319,6 +417,7 @@ def test_groups_by_a_column_and_by_the_path(pets):
     ("group_by", "clause"),
     [
         ("vidoe", "names no column. Did you mean 'video'? Columns are 'path', 'label', 'video'"),
+        ("a{99999999999}", "must be a column or a regular expression, got 'a{99999999999}'"),
         ("(", "must be a column or a regular expression, got '(': missing )"),
         (
             r"/([0-2])\.",
@@ -331,6 +430,24 @@ def test_groups_by_a_column_and_by_the_path(pets):
 def test_groups_that_cannot_be(pets, group_by, clause):
     write(pets / "m.csv", "path,label,video", *rows("a,u", "b,v", "a,", "b,u"))
     assert clause in refusal_of("m.csv", group_by=group_by)
+
+
+def test_expressions_that_try_too_many_ways_are_ended(pets, monkeypatch):
+    before = signal.getsignal(signal.SIGVTALRM)
+    monkeypatch.setattr(grouping, "MATCHING_LIMIT_S", 0.1)
+    plant(pets, f"{'a' * 60}/0.png")
+    write(pets / "m.csv", "path,label", f"{'a' * 60}/0.png,a", *rows("b"))
+    message = refusal_of("m.csv", group_by="(a+)+$")
+    assert message.startswith("`--group-by (a+)+$` took more than 0.1 s on 2 paths")
+    assert signal.getsignal(signal.SIGVTALRM) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0, 0)
+
+
+def test_groups_by_the_path_in_another_thread(pets):
+    write(pets / "m.csv", "path,label", *rows("a", "b"))
+    with ThreadPoolExecutor(1) as pool:
+        table = pool.submit(load_table, pets / "m.csv", group_by=r"(\d)\.png").result()
+    assert table.groups == ("0", "1")
 
 
 def test_builtin_data_are_grouped_by_their_paths():
@@ -350,6 +467,42 @@ def test_test_data_may_be_a_manifest(pets):
     table = load_table("train.csv", test_data="held.csv")
     assert table.splits == ("train", "train", "test")
     assert table.paths[-1] == "test/img/2.png"
+
+
+def test_files_to_learn_from_cannot_be_tested_on(pets):
+    write(pets / "train.csv", "path,label", *rows("a", "b", "a", ""))
+    (pets / "link.png").symlink_to(pets / "img" / "2.png")
+    lines = ["img/1.png,b", "link.png,a", "img/3.png,a"]
+    write(pets / "held.csv", "path,label", *lines)
+    message = refusal_of("train.csv", test_data="held.csv")
+    assert message.startswith(
+        "`--test-data held.csv` holds 2 of its 3 images in `--data train.csv` as well: "
+        "'img/1.png' is the first."
+    )
+    write(pets / "held.csv", "path,label", lines[2])
+    assert load_table("train.csv", test_data="held.csv").splits.count("test") == 1
+
+
+def test_numbers_that_look_alike(pets):
+    assert class_notes(["1", "1.0", "01", "2", "10", "+7", "7"]) == (
+        "Labels '+7' and '7' look like one number and are two classes.",
+        "Labels '01' and '1' and '1.0' look like one number and are three classes.",
+    )
+    assert class_notes(["1", "10", "1.5", "1.5.0", "v1", "0x1"]) == ()
+    write(pets / "m.csv", "path,label", *rows("1", "1.0", "01", "2"))
+    table = load_table("m.csv")
+    assert table.class_names == ("01", "1", "1.0", "2")
+    assert "look like one number" in table.notes[0]
+
+
+def test_words_that_may_stand_for_a_missing_label(pets):
+    write(pets / "m.csv", "path,label", *rows("a", "nan", "nan", "N/A"))
+    table = load_table("m.csv")
+    assert table.class_names == ("N/A", "a", "nan")
+    assert table.notes == (
+        "3 rows have a label that may stand for a missing one and is taken as a class of that "
+        "name: 'N/A' (1), 'nan' (2). Leave the cells empty where there is no label.",
+    )
 
 
 def test_labels_that_look_alike():
@@ -419,6 +572,32 @@ def test_metadata_adds_columns_to_class_folders(wards):
     assert "class folders are the labels" in refusal_of(wards, columns="label=patient_id")
 
 
+@pytest.mark.parametrize("word", ["root=well", "only=origin", "split=origin"])
+def test_words_that_mean_nothing_beside_class_folders(wards, word):
+    message = refusal_of(wards, columns=word)
+    assert f"beside class folders, got '{word.split('=')[0]}'" in message
+
+
+def test_splits_beside_class_folders_are_noted(wards):
+    write(wards / "metadata.csv", "path,split", "well/0.png,test")
+    assert "The column 'split' of 'metadata.csv' is not used" in load_table(wards).notes[0]
+
+
+def test_folders_that_are_no_classes_are_noted(tmp_path):
+    for root, count in (("crop", 3), ("full", 2)):
+        plant(tmp_path / root, *(f"train/x/{number}.png" for number in range(count)))
+    lines = ["0.png,Acura,1", "1.png,Fiat,yes", "2.png,Fiat,"]
+    file = write(tmp_path / "metadata.csv", "file,class_name,Full", *lines)
+    (note,) = load_table(tmp_path).notes
+    assert note.endswith(
+        "What is learnt are the 2 folders, not the labels in its column 'class_name'; did you mean "
+        f"--data {file} --columns root=crop or root=full,only=Full?"
+    )
+    for columns, count in (("root=crop", 3), ("root=full,only=Full", 2)):
+        table = load_table(file, columns=columns)
+        assert (len(table), table.class_names) == (count, ("Acura", "Fiat"))
+
+
 @pytest.mark.parametrize("content", [b"x", b"", b"\xe9\xff", b"path,label\nelse.png,a\n"])
 def test_metadata_that_cannot_be_used_does_no_harm(wards, content):
     (wards / "metadata.csv").write_bytes(content)
@@ -471,6 +650,10 @@ def test_stanford_cars_as_published(cars, train, test):
     assert table.splits == ("train", "train", "test")
     assert table.paths == (f"{train}/00001.jpg", f"{train}/00002.jpg", f"{test}/00001.jpg")
     np.testing.assert_allclose(table.boxes, [[0.1, 0.1, 0.9, 0.9], [0, 0, 1, 1], [0, 0, 0.5, 1]])
+
+
+def test_columns_do_not_go_with_stanford_cars(cars):
+    assert "which have no header. Leave it out." in refusal_of(cars, columns="label=x")
 
 
 def test_stanford_cars_with_faults(cars):

@@ -76,6 +76,91 @@ def test_one_pack_alone_is_no_split(folder):
     assert finished.labels.tolist() == [0, 1]
 
 
+def test_a_pack_tells_its_own_splits(tmp_path):
+    columns = {"image": [png(n) for n in range(6)], "label": list("ababab")}
+    columns["Split"] = ["train", "TEST", "train", "train", "test", None]
+    columns["use"] = [1, 1, 1, 1, 1, 0]
+    file = write(tmp_path / "train.parquet", columns)
+    table = load_table(file)
+    assert table.splits == ("train",) * 4 + ("test",) * 2
+    assert [red_of(table, row) for row in range(6)] == [0, 2, 3, 5, 1, 4]
+    assert load_table(file, columns="split=Split").splits == table.splits
+    assert set(load_table(file, columns="split=").splits) == {""}
+    taken = load_table(file, columns="only=use")
+    assert [red_of(taken, row) for row in range(5)] == [0, 2, 3, 1, 4]
+    finished = load_unlabelled_or_labelled(file, ("a", "b"))
+    assert [red_of(finished, row) for row in range(2)] == [1, 4]
+
+
+def test_splits_of_a_pack_by_number(tmp_path):
+    columns = {"image": [png(n) for n in range(4)], "label": list("abab"), "split": [0, 0, 1, 1]}
+    features = {"split": {"names": ["train", "test"], "_type": "ClassLabel"}}
+    about = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+    file = write(tmp_path / "p.parquet", columns, about)
+    assert load_table(file).splits == ("train", "train", "test", "test")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "clause"),
+    [
+        ("split=label", "the split 'a' is neither train, val nor test"),
+        ("root=img", "cannot have a root for"),
+        ("only=nothing", "has no column 'nothing'"),
+        ("box=label", "the box must be four numbers"),
+        ("only=zero", "has no row to take"),
+    ],
+)
+def test_words_that_a_pack_cannot_honour(tmp_path, wanted, clause):
+    columns = {"image": [png(1), png(2)], "label": ["a", "b"], "zero": [0, 0]}
+    file = write(tmp_path / "p.parquet", columns)
+    with pytest.raises(DataError, match=clause):
+        load_table(file, columns=wanted)
+
+
+@pytest.mark.parametrize("layout", ["list", "corners", "text"])
+def test_boxes_of_a_pack(tmp_path, layout):
+    columns = {"image": [png(1), png(2)], "label": ["a", "b"]}
+    if layout == "corners":
+        columns |= {"x1": [3, None], "y1": [0, None], "x2": [6, None], "y2": [2, None]}
+    else:
+        columns["bbox"] = [[3, 0, 6, 2] if layout == "list" else "3 0 6 2", None]
+    table = load_table(write(tmp_path / "p.parquet", columns))
+    assert table.box_of(0) == (0.5, 0, 1, 0.5)
+    assert table.box_of(1) is None
+    wide = load_table(tmp_path / "p.parquet", crop_margin=0.5)
+    assert wide.box_of(0) == (0.25, 0, 1, 0.75)
+    assert any("are read as left, top" in note for note in table.notes) == (layout != "corners")
+
+
+def test_one_picture_of_a_pack_with_two_boxes_is_a_group(tmp_path):
+    columns = {"image": [png(1), png(1), png(2), png(3)], "label": list("abab")}
+    columns["bbox"] = ["0 0 3 4", "3 0 6 4", "0 0 6 4", "0 0 6 4"]
+    groups = load_table(write(tmp_path / "p.parquet", columns)).groups
+    assert groups[0] == groups[1]
+    assert len(set(groups)) == 3
+
+
+def test_a_pack_cannot_be_its_own_test_set(tmp_path):
+    columns = {"image": [png(1), png(2)], "label": ["a", "b"]}
+    file = write(tmp_path / "d" / "p.parquet", columns)
+    for link in (tmp_path / "d", tmp_path / "link.parquet"):
+        if not link.exists():
+            link.symlink_to(file)
+        with pytest.raises(DataError, match=r"p\.parquet|itself"):
+            load_table(file, test_data=link)
+    copies = write(tmp_path / "e" / "p.parquet", columns)
+    assert load_table(file, test_data=copies).splits == ("train",) * 2 + ("test",) * 2
+
+
+def test_missing_words_and_names_nested_too_deeply(tmp_path):
+    columns = {"image": [png(n) for n in range(4)], "label": ["a", "NaN", "b", "NaN"]}
+    file = write(tmp_path / "p.parquet", columns)
+    assert load_table(file).notes[0].startswith("2 rows have a label that may stand for a missing")
+    (tmp_path / "classes.json").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="must be a JSON list of class names"):
+        load_table(file)
+
+
 def test_groups_and_numbered_names(tmp_path):
     columns = {"image": [png(n) for n in range(4)], "class": list("abab"), "video": [1, 1, 2, None]}
     file = write(tmp_path / "p.parquet", columns)

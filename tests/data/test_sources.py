@@ -204,6 +204,23 @@ def test_test_folder_with_splits_of_its_own(pets, tmp_path):
     assert "holds 'test' and 'train', which are splits, not classes. Name one of them." in message
 
 
+def test_nothing_is_not_the_present_folder(pets, monkeypatch):
+    monkeypatch.chdir(pets)
+    assert refusal_of("") == "`--data` must have a name, got ''. Write '.' for the present folder."
+    assert refusal_of(".", test_data="").startswith("`--test-data` must have a name, got ''.")
+    for load in (lambda: load_images([""]), lambda: load_unlabelled_or_labelled("", ("cat",))):
+        with pytest.raises(DataError, match="must have a name, got ''"):
+            load()
+
+
+def test_a_folder_of_links_to_the_training_images_is_no_test_set(pets, tmp_path):
+    held = plant(tmp_path / "held", "dog/9.png", "cat/9.png")
+    (held / "cat" / "1.png").symlink_to(pets / "cat" / "1.png")
+    message = refusal_of(pets, test_data=held)
+    assert "holds 1 of its 3 images in `--data" in message
+    assert "as well: 'cat/1.png' is the first." in message
+
+
 def test_missing_folder_offers_close_names(pets, monkeypatch):
     monkeypatch.chdir(pets.parent)
     assert refusal_of("pest").startswith("`--data pest` does not exist. Did you mean 'pets'?")
@@ -292,6 +309,13 @@ def test_links_are_followed_and_loops_end(pets):
 def test_pipes_are_no_images(pets):
     os.mkfifo(pets / "cat" / "pipe.png")
     assert len(load_table(pets)) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_cannot_be_predicted(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png' is a pipe, socket or device"):
+        load_images([tmp_path / "pipe.png"])
 
 
 @pytest.mark.skipif(os.name == "nt" or not os.supports_bytes_environ, reason="needs byte names")

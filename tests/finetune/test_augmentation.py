@@ -87,3 +87,20 @@ def test_an_impossible_amount_is_one_sentence():
 def test_xrays_keep_left_and_right():
     assert not flips_sideways("xray")
     assert flips_sideways("e1")
+
+
+@pytest.mark.parametrize(
+    ("policy", "names", "word"),
+    [
+        ("light", ["flowers", "cxr-covid3"], "cxr"),
+        ("flip:0.5", ["X-ray/normal"], "xray"),
+        ("e1", ["Chest_CT"], "chest"),
+        ("light", ["roses", "lettered"], None),  # whole words only
+        ("xray", ["cxr-covid3"], None),
+        ("none", ["mnist"], None),
+    ],
+)
+def test_a_mirrored_picture_of_two_sides_is_said(policy, names, word):
+    note = flip_note(policy, names)
+    assert (note is None) == (word is None)
+    assert word is None or f"'{word}'" in note

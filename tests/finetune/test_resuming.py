@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from killed import SETTINGS
+from killed import SETTINGS as LONG
 from staged import EXECUTION, colourful, staged_network
 from test_tuning import equal_weights
 
@@ -19,6 +19,7 @@ from headstart.finetune import fit_network, fitting, training
 from headstart.finetune.checkpoints import load_checkpoint, save_checkpoint
 
 DATA = colourful()
+SETTINGS = replace(LONG, epochs=(2, 3))
 HERE = Path(__file__).parent
 
 
@@ -41,23 +42,44 @@ def figures(tuned):
     return [replace(record, seconds=0.0, cpu_seconds=0.0) for record in tuned.history]
 
 
-@pytest.mark.parametrize("epoch", [1, 4, 5, 9])  # in and at the end of either phase
-def test_interrupted_and_resumed_is_uninterrupted(tmp_path, monkeypatch, whole, epoch):
-    kept = fitting.Keeper.save
+def interrupted(folder, monkeypatch, epoch, settings=SETTINGS):
+    """Stop a training after the checkpoint of that epoch; its figures so far."""
+    kept, seen = fitting.Keeper.save, []
 
     def stop(self, state, current):
         kept(self, state, current)
         if sum(state.epochs) == epoch:
+            seen.extend(state.history)
             raise StopHereError
 
     with monkeypatch.context() as patch:
         patch.setattr(fitting.Keeper, "save", stop)
         with pytest.raises(StopHereError):
-            fit(tmp_path)
+            fit(folder, settings)
+    return [replace(record, seconds=0.0, cpu_seconds=0.0) for record in seen]
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3, 4])  # in and at the end of either phase
+def test_interrupted_and_resumed_is_uninterrupted(tmp_path, monkeypatch, whole, epoch):
+    interrupted(tmp_path, monkeypatch, epoch)
     resumed = fit(tmp_path)
     assert equal_weights(resumed, whole)
     assert figures(resumed) == figures(whole)
     assert (resumed.best_epochs, resumed.verdict) == (whole.best_epochs, whole.verdict)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sampling": "balanced"}, {"sampling": "balanced", "views": 2}, {"spatial_dropout": 0.4}],
+    ids=str,
+)
+def test_every_draw_is_drawn_again_after_a_stop(tmp_path, monkeypatch, changes):
+    settings = replace(SETTINGS, **changes)
+    whole = fit_network(staged_network(), DATA, settings, execution=EXECUTION)
+    assert interrupted(tmp_path, monkeypatch, 3, settings) == figures(whole)[:4]
+    resumed = fit(tmp_path, settings)
+    assert equal_weights(resumed, whole)
+    assert figures(resumed) == figures(whole)
 
 
 def test_a_finished_fit_is_read_back(tmp_path, monkeypatch, whole):

@@ -265,6 +265,70 @@ def test_learns_what_no_line_separates():
     assert float(fit.history.held_accuracy[0, -1]) > 0.93
 
 
+@pytest.mark.parametrize("hidden", [(), (7, 4)], ids=["linear", "layers"])
+def test_a_batch_above_the_rows_is_one_of_all_rows(hidden):
+    """Bit by bit, dropout on, and what is gathered does not grow with the setting."""
+    features, labels = make_blobs()
+    weights = make_folds(45, 3)  # 30 rows a fold
+    settings = replace(TINY, hidden=hidden, batch_size=30)
+    exact = fit_mlps(features, labels, weights, 3, settings, seed=0)
+    huge = replace(settings, batch_size=10**12)
+    above = fit_mlps(features, labels, weights, 3, huge, seed=0)
+    assert torch.equal(above.parameters, exact.parameters)
+    assert torch.equal(above.history.train_loss, exact.history.train_loss)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_batch_is_cut_to_the_rows_of_each_problem(at_once):
+    """Together is alone also where only some problems have fewer rows than a batch."""
+    features, labels = make_blobs()
+    weights = make_folds(45, 3)
+    weights[1, 20:] = 0
+    weights[2, 5:] = 0
+    settings = replace(TINY, batch_size=25)
+    plan = FitPlan(at_once=at_once)
+    fit = fit_mlps(features, labels, weights, 3, settings, seed=1, plan=plan)
+    for k in range(3):
+        own = replace(settings, batch_size=min(25, int((weights[k] > 0).sum())))
+        plan = FitPlan(numbers=[k])
+        alone = fit_mlps(features, labels, weights[k : k + 1], 3, own, seed=1, plan=plan)
+        torch.testing.assert_close(fit.parameters[k], alone.parameters[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("lr", [1e300, 1e30, 1e15])
+@pytest.mark.parametrize("keep_best", [False, True], ids=["last", "best"])
+@pytest.mark.parametrize("schedule", ["cosine", "keras-decay"])
+def test_training_that_diverges_is_told(lr, keep_best, schedule):
+    """Never a head that is not finite, whether the loss or only the last step went astray."""
+    features, labels = make_blobs()
+    weights = make_folds(45, 3)
+    plan = FitPlan(score_rows=weights == 0, keep_best=keep_best)
+    settings = replace(TINY, lr=lr, schedule=schedule, dropout=0.0)
+    with pytest.raises(UsageError, match=r"Training diverged: .* `lr` 1e\+\d+\. Lower lr"):
+        fit_mlps(features, labels, weights, 3, settings, seed=0, plan=plan)
+
+
+def test_a_last_step_that_diverges_is_told():
+    """One step: its loss is that of the start, finite; what it leaves is not."""
+    features, labels = make_blobs()
+    settings = replace(TINY, lr=1e300, epochs=1, batch_size=45)
+    with pytest.raises(UsageError, match="after epoch 1 of 1"):
+        fit_mlps(features, labels, torch.ones(1, 45), 3, settings, seed=0)
+
+
+def test_a_decay_that_diverges_is_named():
+    features, labels = make_blobs()
+    with pytest.raises(UsageError, match="Lower lr or weight_decay"):
+        fit_mlps(features, labels, torch.ones(1, 45), 3, replace(TINY, weight_decay=1e300), seed=0)
+
+
+def test_heads_too_large_to_train_are_refused_before_they_are_drawn():
+    features, labels = torch.zeros(6, 9000), torch.arange(6) % 2
+    settings = MlpSettings(hidden=(65_536,))
+    with pytest.raises(UsageError, match=r"`hidden` .* 9000 features .* got 590,0\d\d,\d\d\d"):
+        fit_mlps(features, labels, torch.ones(1, 6), 2, settings, seed=0)
+
+
 def test_masks_keep_their_share_and_do_not_depend_on_the_chunk():
     whole = draw_masks(np.random.default_rng(0), 50, 1001, 0.3)
     assert set(np.unique(whole)) == {0.0, np.float32(65536 / (65536 - round(0.3 * 65536)))}
@@ -333,6 +397,9 @@ def test_e1_is_what_it_was():
     ("name", "value"),
     [
         ("hidden", (0,)),
+        ("hidden", (65_537,)),
+        ("hidden", (65_536, 65_536)),
+        ("hidden", (4,) * 17),
         ("dropout", 1.0),
         ("dropout", -0.1),
         ("lr", 0.0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -77,6 +79,27 @@ def test_a_missing_file_is_named():
     _, facts, _ = next(FeatureExtractor(tiny_network(), on_cpu()).extract(source, [0]))
     assert facts[0].path == "secret.png"
     assert "Permission denied" in facts[0].problem
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    source = ImageList([tmp_path / "pipe.png"], ["pipe.png"])
+    _, facts, _ = next(FeatureExtractor(tiny_network(), on_cpu()).extract(source, [0]))
+    assert facts[0].problem == "unreadable file (a pipe, socket or device, not a file)"
+
+
+def test_a_full_memory_costs_one_image():
+    class Greedy(ImageList):
+        def read(self, row):
+            if row == 1:
+                raise MemoryError
+            return super().read(row)
+
+    source = pictures(3)
+    greedy = Greedy(source.images, source.paths)
+    _, facts, _ = next(FeatureExtractor(tiny_network(), on_cpu()).extract(greedy, range(3)))
+    assert [record.problem for record in facts] == ["", "too large for the memory", ""]
 
 
 def test_features_that_do_not_fit_16_bits_are_an_error():

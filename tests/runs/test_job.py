@@ -18,7 +18,7 @@ FILES = {
     "run.json", "images.csv", "splits.csv", "cv_results.csv", "history.csv", "metrics.json",
     "predictions.csv", "out_of_fold_predictions.csv", "classification_report.txt",
     "confusion_matrix.png", "curves.png", "learning_curve.png", "tensorboard", "checkpoints",
-    "model",
+    "model", "audit.json", "audit.txt",
 }  # fmt: skip
 FIGURES = ("metrics.json", "predictions.csv", "out_of_fold_predictions.csv", "cv_results.csv",
            "history.csv", "splits.csv", "images.csv", "classification_report.txt")  # fmt: skip
@@ -44,7 +44,7 @@ def finished(colour_folder, tmp_path):
 
 
 def test_a_run_is_complete(finished):
-    present = {path.name for path in finished.out.iterdir()} - {".lock"}
+    present = {path.name for path in finished.out.iterdir()} - {".lock", "duplicates.png"}
     assert present == FILES
     assert any((finished.out / "tensorboard").iterdir())
     record = json.loads((finished.out / "run.json").read_text())
@@ -295,7 +295,7 @@ def test_the_test_part_changes_nothing_that_was_learnt(colour_folder, tmp_path):
         for name, colour in zip(
             COLOURS, list(COLOURS.values())[:: -1 if number else 1], strict=True
         ):
-            paint(place / name / "0.png", colour, seed=number)
+            paint(place / name / "0.png", colour, seed=900 + number)  # no copy of a training image
         result = run_job(settings(colour_folder, tmp_path / f"run{number}", test_data=str(place)))
         models.append((result.out / "model/weights.safetensors").read_bytes())
         models.append((result.out / "out_of_fold_predictions.csv").read_bytes())

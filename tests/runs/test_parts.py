@@ -54,7 +54,7 @@ def same(one, other):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     paths=st.lists(st.text(TRAPS, min_size=1, max_size=6), min_size=16, max_size=30, unique=True)

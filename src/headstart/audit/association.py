@@ -11,7 +11,7 @@ what is well above chance is a way to be right for the wrong reason.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ NUM_FOLDS = 5
 LEAST_LEAF = 3
 UNUSED = -1
 DRAWN_AT_ONCE = 2**22
+Predictor = Callable[[Floats, Integers, Integers, int], Integers]  # values, labels, fold, seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +165,15 @@ def number_folds(labels: Integers, units: Integers, seed: int) -> Integers:
 
 
 def measure_prediction(
-    values: Floats, labels: Integers, units: Integers, fold: Integers, *, seed: int
+    values: Floats,
+    labels: Integers,
+    units: Integers,
+    fold: Integers,
+    *,
+    seed: int,
+    predict: Predictor | None = None,
 ) -> Association | None:
-    """How well a decision tree on these facts alone tells the label of units it did not see.
+    """How well a classifier on these facts alone tells the label of units it did not see.
 
     Args:
         values: (N, F) facts.
@@ -174,6 +181,7 @@ def measure_prediction(
         units: (N,) codes of what is resampled as a whole.
         fold: (N,) from `number_folds`.
         seed: of tree and bootstrap.
+        predict: gives the answers for unseen units; None takes a shallow decision tree.
 
     Returns:
         None where fewer than two classes are large enough, or where no fact varies.
@@ -186,7 +194,7 @@ def measure_prediction(
     if values.shape[1] == 0:
         return None
     coded = np.searchsorted(kept, labels[rows]).astype(np.int64)
-    predicted = _predict_unseen(values, coded, fold[rows], seed)
+    predicted = (predict or predict_by_tree)(values, coded, fold[rows], seed)
     value = float(balanced_accuracy(count_classes(coded, predicted, len(kept))))
     drawn = bootstrap_counts(
         coded,
@@ -206,7 +214,8 @@ def measure_prediction(
     )
 
 
-def _predict_unseen(values: Floats, labels: Integers, fold: Integers, seed: int) -> Integers:
+def predict_by_tree(values: Floats, labels: Integers, fold: Integers, seed: int) -> Integers:
+    """(N,) answers of trees, each for the fold that it did not see."""
     from sklearn.tree import DecisionTreeClassifier
 
     predicted = np.zeros(len(labels), dtype=np.int64)

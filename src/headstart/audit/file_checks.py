@@ -17,7 +17,7 @@ SMALL_PX = 32
 MOST_KINDS = 20
 _MISNAMED = re.compile(r"^\S+ named \.\S+$")
 _TURNED = "rotated by EXIF"
-_FRAMES = "first frame of several"
+_FRAMES = re.compile(r"first of [0-9,]+ frames")
 _SIXTEEN = re.compile(r"16-bit|^I(;16\w*)? to RGB")
 _TRANSPARENT = "transparency on white"
 _CROPPED = "cropped to "
@@ -94,7 +94,12 @@ def _check_problems(facts: Sequence[ImageFacts]) -> Iterable[Finding]:
 def _check_treatments(facts: Sequence[ImageFacts]) -> Iterable[Finding]:
     told = (
         (
-            *("animated", lambda c: c == _FRAMES, "file has several frames", "files have"),
+            *(
+                "animated",
+                lambda c: bool(_FRAMES.fullmatch(c)),
+                "file has several frames",
+                "files have",
+            ),
             *("several frames", "Only the first frame is used; save the others as files."),
         ),
         (

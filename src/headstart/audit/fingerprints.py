@@ -26,9 +26,12 @@ import torch
 from PIL import Image
 
 from headstart.audit.hashing import (
+    CELLS,
     border_facts,
+    colour_cells,
     is_flat,
     jpeg_quantisation,
+    metadata_facts,
     perceptual_hashes,
     pixel_digest,
     thumbnail,
@@ -45,7 +48,7 @@ from headstart.records import Bytes8, Features, ImageFacts
 from headstart.runtime import Execution, usable_cores
 
 NETWORK, IMAGE_SIZE = "mini", 96
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
 AHEAD = 64
 
@@ -59,6 +62,8 @@ RECORD = np.dtype(
         ("flat", "u1"),
         ("present", "u1"),
         ("border", "<f2", (12,)),
+        ("cells", "u1", (CELLS, CELLS, 3)),
+        ("metadata", "<u4", (3,)),
     ]
 )
 WORDS = RECORD.itemsize // 2
@@ -107,9 +112,11 @@ def fingerprint(image: Image.Image, source: bytes | Bytes8) -> bytes:
     record["hash"], record["mirrored"] = perceptual_hashes(grey)
     record["flat"] = is_flat(grey)
     record["border"] = border_facts(grey)
+    record["cells"] = colour_cells(image)
     if isinstance(source, bytes):
         record["num_bytes"] = len(source)
         record["quantisation"] = jpeg_quantisation(source)
+        record["metadata"] = metadata_facts(source)
     return record.tobytes()
 
 

@@ -1,4 +1,4 @@
-"""What identifies a decoded picture: digest of its pixels, perceptual hash, border, compression.
+"""What identifies a picture and its file: digest, perceptual hash, border, compression, metadata.
 
 The perceptual hash is the pHash of Zauner (2010): grey, 32 x 32 px, two-dimensional cosine
 transform, the 8 x 8 lowest frequencies, one bit each for above the median. Mirroring a picture
@@ -8,6 +8,7 @@ negates the odd horizontal frequencies, so the hash of the mirrored picture cost
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,14 @@ from headstart.records import Bytes8, Floats
 SIDE, LOW = 32, 8
 FLATTEST = 1.0  # deviation in grey levels, below which the bits of a hash are rounding noise
 STRIP = 2  # of 32: the outer sixteenth
-_DQT, _START_OF_SCAN = 0xDB, 0xDA
+CELLS = 8
+_DQT, _START_OF_SCAN, _COMMENT = 0xDB, 0xDA, 0xFE
+_APPLICATION = range(0xE0, 0xF0)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_CHUNKS = (
+    *(b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"iCCP", b"gAMA", b"sRGB", b"cHRM", b"tIME", b"bKGD"),
+    b"sBIT",
+)
 
 
 def cosine_basis() -> Floats:
@@ -73,17 +81,63 @@ def border_facts(grey: Bytes8) -> npt.NDArray[np.float16]:
     return np.array(values, dtype=np.float16)
 
 
+def colour_cells(image: Image.Image) -> Bytes8:
+    """(8, 8, 3) uint8: the mean colour of each cell of a grid over an RGB picture."""
+    return np.asarray(image.resize((CELLS, CELLS), Image.Resampling.BOX))
+
+
 def jpeg_quantisation(data: bytes) -> float:
     """Mean of a JPEG's first quantisation table, which its quality decides; 0 for others."""
-    if not data.startswith(b"\xff\xd8"):
-        return 0.0
-    place = 2
-    while place + 5 <= len(data) and data[place] == 0xFF and data[place + 1] != _START_OF_SCAN:
-        if data[place + 1] == _DQT:
-            wide = data[place + 4] >> 4
-            start = place + 5
-            kind = ">u2" if wide else "u1"
-            table = np.frombuffer(data[start : start + 64 * (1 + bool(wide))], dtype=kind)
+    for marker, start, _ in _jpeg_segments(data):
+        if marker == _DQT and start < len(data):
+            kind, size = (">u2", 128) if data[start] >> 4 else ("u1", 64)
+            table = np.frombuffer(data[start + 1 : start + 1 + size], dtype=kind)
             return float(table.mean()) if len(table) else 0.0
-        place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
     return 0.0
+
+
+def metadata_facts(data: bytes) -> tuple[int, int, int]:
+    """What a JPEG or PNG says about itself before its pixels; zeros for other formats.
+
+    Returns:
+        Bytes of EXIF; bytes of profiles, comments and other metadata; which kinds there are, a bit
+        each.
+    """
+    exif = other = kinds = 0
+    segments = _png_metadata(data) if data.startswith(_PNG) else _jpeg_metadata(data)
+    for bit, is_exif, size in segments:
+        kinds |= 1 << bit
+        if is_exif:
+            exif += size
+        else:
+            other += size
+    return exif, other, kinds
+
+
+def _jpeg_metadata(data: bytes) -> Iterator[tuple[int, bool, int]]:
+    """Bit, whether it is EXIF, and size of the application and comment segments."""
+    for marker, start, size in _jpeg_segments(data):
+        if marker in _APPLICATION or marker == _COMMENT:
+            yield min(marker & 0xF, 14), data[start : start + 4] == b"Exif", size
+
+
+def _png_metadata(data: bytes) -> Iterator[tuple[int, bool, int]]:
+    """The same of a PNG's optional chunks before its pixels."""
+    place = len(_PNG)
+    while place + 8 <= len(data) and (kind := data[place + 4 : place + 8]) != b"IDAT":
+        size = int.from_bytes(data[place : place + 4], "big")
+        if kind == b"eXIf" or kind in _PNG_CHUNKS:
+            is_exif = kind == b"eXIf"
+            yield 15 if is_exif else _PNG_CHUNKS.index(kind), is_exif, size
+        place += 12 + size
+
+
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Marker, place and size of the segments of a JPEG before its pixels; none of others."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    place = 2
+    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != _START_OF_SCAN:
+        size = int.from_bytes(data[place + 2 : place + 4], "big")
+        yield data[place + 1], place + 4, size - 2
+        place += 2 + max(size, 2)

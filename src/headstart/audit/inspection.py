@@ -30,6 +30,7 @@ from headstart.audit.fingerprints import (
     fixed_execution,
 )
 from headstart.audit.label_checks import check_file_facts, check_sources
+from headstart.audit.shortcuts import gather_evidence, shortcut_battery
 from headstart.data import printable
 from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable, Integers
@@ -158,11 +159,16 @@ def _audit_ordered(
     associations = dict(of_files) if of_source is None else {"source": of_source, **of_files}
     summary = _summary(table, known, found, groups, sources, settings)
     summary["associations"] = {name: asdict(value) for name, value in associations.items()}
+    evidence = gather_evidence(table, examined, sources, found.linked, settings, seed)
+    asked = time.perf_counter()
+    summary["shortcuts"] = shortcut_battery(evidence, of_files, settings)
+    battery_s = time.perf_counter() - asked
     summary["findings"] = [asdict(finding) for finding in findings]
     summary["pairs"] = [_pair_entry(table, pair) for pair in found.pairs[: settings.most_suspects]]
     summary["seconds"] = {
         "pass": round(examined.seconds, 2),
         "duplicates": round(searched_s, 2),
+        "shortcuts": round(battery_s, 2),
         "all": round(time.perf_counter() - begun, 2),
     }
     return Audit(

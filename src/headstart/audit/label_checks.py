@@ -78,6 +78,7 @@ def file_facts(facts: Sequence[ImageFacts], records: Record) -> dict[str, Floats
         "JPEG quality": [records["quantisation"]],
         "format": [as_codes([f.format for f in facts])],
         "colour mode": [as_codes([f.mode for f in facts])],
+        "EXIF and other metadata": list(records["metadata"].T),
     }
     return {kind: np.stack(columns, axis=1).astype(float) for kind, columns in kinds.items()}
 

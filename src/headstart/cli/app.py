@@ -15,7 +15,18 @@ from typing import Any, NoReturn
 import typer
 
 import headstart
-from headstart.cli import cache, data, data_audit, doctor, evaluate, models, predict, report, run
+from headstart.cli import (
+    cache,
+    data,
+    data_audit,
+    doctor,
+    evaluate,
+    models,
+    predict,
+    report,
+    run,
+    summary,
+)
 from headstart.errors import HeadstartError
 
 DEBUG_VARIABLE = "HEADSTART_DEBUG"
@@ -46,13 +57,14 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, predict, evaluate, report, models, cache, doctor):
+for _module in (run, predict, evaluate, report, models, summary, cache, doctor):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 _data = typer.Typer(
     help=data.SUMMARY, epilog=data.EXAMPLE, no_args_is_help=True, rich_markup_mode=None
 )
-for _name, _command in {"audit": data_audit.audit, **data.COMMANDS}.items():
+_data_commands: dict[str, Callable[..., None]] = {"audit": data_audit.audit, **data.COMMANDS}
+for _name, _command in _data_commands.items():
     _data.command(name=_name, epilog=data.EXAMPLE)(interruptible(_command))
 app.add_typer(_data, name=data.NAME)
 

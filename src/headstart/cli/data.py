@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Optional
 
@@ -9,7 +10,10 @@ import typer
 
 NAME = "data"
 SUMMARY = "Look at the data before anything is learnt from them."
-EXAMPLE = "Example: headstart data preview flowers/ --model ResNet50 --out preview.png"
+EXAMPLE = (
+    "Examples: headstart data preview flowers/ --model ResNet50 --out preview.png, "
+    "headstart data convert fashion-mnist clothes/ --size 64 --channels 3"
+)
 
 Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 Number = Optional[int]  # noqa: UP045
@@ -108,4 +112,4 @@ def convert(
     print(f"Use        --data {result['load']}")
 
 
-COMMANDS = {"preview": preview, "convert": convert}
+COMMANDS: dict[str, Callable[..., None]] = {"preview": preview, "convert": convert}

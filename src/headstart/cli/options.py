@@ -47,7 +47,12 @@ DATA = (
     SettingOption("max_images", Whole, "Take a sample of about so many images.  [default: all]"),
     SettingOption("test_fraction", Number, "Share held out to test on, where the data bring no "
                   "test part.  [default: 0.2]"),
-    SettingOption("folds", Whole, "Cross-validation folds.  [default: 5]"),
+    SettingOption("ratio", Text, "Shares of train/test or train/val/test, as in 80/20 or 70/15/15; "
+                  "the val share chooses settings inside every fold."),
+    SettingOption("splits", Text, "Parts and folds to take: the splits.csv of a run, its folder, "
+                  "or a CSV with path,part[,fold]."),
+    SettingOption("folds", Text, "Cross-validation folds: a number, leave-one-group-out or "
+                  "leave-one-source-out.  [default: 5]"),
 )  # fmt: skip
 MODEL = (
     SettingOption("model", Text, "Backbone; see `headstart models`.  [default: mini]"),

@@ -32,11 +32,14 @@ def command(
     from headstart.cli.printing import print_json
     from headstart.files import make_folder
     from headstart.progress import for_terminal
+    from headstart.runs.external import WHOLE_PICTURES, learnt_on_boxes
     from headstart.runs.outputs import write_predictions
 
     if csv is not None:
         make_folder(Path(csv).parent)
     classifier = load(model, device=device, precision=precision, expect_digest=expect_digest)
+    if learnt_on_boxes(classifier):
+        print(f"headstart: Warning: {WHOLE_PICTURES}.", file=sys.stderr)
     predictions = classifier.predict([Path(image) for image in images], progress=for_terminal())
     if csv is not None:
         write_predictions(Path(csv), predictions)

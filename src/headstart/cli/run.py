@@ -71,7 +71,9 @@ def gather(given: dict[str, Any], *, from_run: str | None, resume: bool) -> RunS
             "`--data` is missing: name a folder of class folders, or 'digits' to try it out."
         )
     chosen.setdefault("out", default_out(chosen["data"], chosen.get("model", "mini")))
-    return settings_from(chosen) if stored else RunSettings(**chosen)
+    if stored:
+        return settings_from(stored, **{**given, "out": chosen["out"]})
+    return RunSettings(**chosen)
 
 
 def default_out(data: str, model: str) -> str:

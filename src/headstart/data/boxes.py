@@ -6,6 +6,9 @@ counted from the upper left corner as edges: 0 is the left edge, the width the r
 
 Pixels or shares? Columns named `rel_...` are shares. Any other box is one of shares where *all*
 boxes of the manifest lie within [0, 1] and one of their numbers is no whole number; else pixels.
+
+A box is left, top, right, bottom unless its column is named with ':xywh', as in COCO, where it is
+left, top, width, height.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from headstart.errors import DataError, UsageError
 
 Box: TypeAlias = tuple[float, float, float, float]
 MOST_THREADS = 16
+# How four numbers are meant: two corners, or the upper left corner and the size.
+BOX_FORMS = ("xyxy", "xywh")
 _SIDES = ("x1", "y1", "x2", "y2")
 # In the order in which they are looked for: shares are told by their name, so they come first.
 CORNER_COLUMNS = (
@@ -99,6 +104,12 @@ def parse_box(cells: Sequence[str], place: str) -> Box | None:
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
+def corners_of(box: Box, form: str) -> Box:
+    """Left, top, right, bottom of a box that is written in one of `BOX_FORMS`."""
+    left, top, third, fourth = box
+    return box if form == "xyxy" else (left, top, left + third, top + fourth)
+
+
 def are_shares(boxes: Sequence[Box], *, named_relative: bool) -> bool:
     """Whether the numbers are shares of the picture rather than pixels; see the module's head."""
     if named_relative:
@@ -112,6 +123,37 @@ def upright_sizes(images: Sequence[Path | bytes]) -> list[tuple[int, int] | None
     """Width and height of each picture as it is looked at; None where it cannot be read."""
     with ThreadPoolExecutor(min(MOST_THREADS, 2 * (os.cpu_count() or 1))) as pool:
         return list(pool.map(_size_or_none, images))
+
+
+def boxes_as_shares(
+    boxes: Sequence[Box | None],
+    images: Sequence[Path | bytes],
+    places: Sequence[str],
+    *,
+    named_relative: bool,
+) -> list[Box | None]:
+    """Boxes as shares of the upright picture; of one that cannot be read the box is left out.
+
+    Args:
+        boxes: N boxes as written, None for the whole picture.
+        images: N files or encoded images.
+        places: N rows and paths, for messages.
+        named_relative: whether the columns' names say shares.
+
+    Raises:
+        DataError: a box is empty or reaches outside.
+    """
+    rows = [row for row, box in enumerate(boxes) if box is not None]
+    written = [box for box in boxes if box is not None]
+    shares = are_shares(written, named_relative=named_relative)
+    sizes: list[tuple[int, int] | None] = [None] * len(rows)
+    if not shares:
+        sizes = upright_sizes([images[row] for row in rows])
+    found: list[Box | None] = [None] * len(boxes)
+    for row, box, size in zip(rows, written, sizes, strict=True):
+        if shares or size is not None:
+            found[row] = to_shares(box, size, places[row])
+    return found
 
 
 def to_shares(box: Box, size: tuple[int, int] | None, place: str) -> Box:
@@ -135,7 +177,8 @@ def to_shares(box: Box, size: tuple[int, int] | None, place: str) -> Box:
     if inside:
         raise DataError(
             f"{place}: the box {shown} is empty in a {limits}. It must be left, top, right, bottom "
-            "with left < right and top < bottom. Correct it."
+            "with left < right and top < bottom. Correct it; --columns box=COLUMN:xywh reads left, "
+            "top, width, height."
         )
     raise DataError(f"{place}: the box {shown} reaches outside the {limits}. Correct it.")
 

@@ -70,6 +70,8 @@ def load_table(
         UsageError: `group_by`, `columns` or `crop_margin` cannot be.
     """
     check_margin(crop_margin)
+    _check_named(data, "`--data`")
+    _check_named(test_data, "`--test-data`")
     wanted = parse_columns(columns)
     builtin = _is_builtin(data)
     if builtin and test_data is not None:
@@ -103,6 +105,8 @@ def load_images(paths: Sequence[str | Path]) -> ImageTable:
         DataError: a file or folder is not there, or there is no image at all.
     """
     images: dict[str, FoundImage] = {}
+    for path in paths:
+        _check_named(path, "An image to predict")
     for path in map(Path, paths):
         subject = f"'{printable(str(path))}'"
         if path.is_dir():
@@ -150,6 +154,7 @@ def load_unlabelled_or_labelled(
     Raises:
         DataError: the folder is not there, or holds no image.
     """
+    _check_named(data, "A folder of images")
     subject = f"'{printable(str(data))}'"
     root = _existing(data, subject, offer=[])
     if root.is_file():
@@ -205,6 +210,11 @@ def _collect(
         if is_parquet_pack(place):
             return read_packs([place], subject, wanted)
         return read_manifest(place, subject, wanted)
+    if holds_cars(place) and wanted:
+        raise DataError(
+            f"`columns` must go with a manifest; the files of {subject} are those of Stanford Cars "
+            "as published, which have no header. Leave it out."
+        )
     if holds_cars(place):
         return read_cars(place, subject)
     inside = skip if skip is not None and skip.exists() else None
@@ -229,6 +239,12 @@ def _labelled(
 def _is_builtin(data: str | Path) -> bool:
     separators = {"/", os.sep}
     return isinstance(data, str) and not separators & set(data) and data in DATASETS
+
+
+def _check_named(data: str | Path | None, subject: str) -> None:
+    """An empty text would be the present folder, which nobody named."""
+    if data == "":
+        raise DataError(f"{subject} must have a name, got ''. Write '.' for the present folder.")
 
 
 def _existing(data: str | Path, subject: str, offer: list[str]) -> Path:
@@ -277,6 +293,7 @@ def _with_test(
     if test_place.is_dir() and test_place.resolve().is_relative_to(place.resolve()):
         prefix = printable(test_place.resolve().relative_to(place.resolve()).as_posix())
     held = _collect_test(test_place, test_subject, wanted)
+    _check_apart(place, collection, subject, test_place, held, test_subject)
     train = [replace(image, split=image.split or "train") for image in collection.images]
     test = [replace(image, path=f"{prefix}/{image.path}", split="test") for image in held.images]
     return replace(
@@ -286,6 +303,48 @@ def _with_test(
         notes=tuple(dict.fromkeys((*collection.notes, *held.notes))),
         grouped_by=collection.grouped_by or held.grouped_by,
     )
+
+
+def _check_apart(
+    place: Path,
+    collection: Collection,
+    subject: str,
+    test_place: Path,
+    held: Collection,
+    test_subject: str,
+) -> None:
+    """No file or pack may be learnt from and tested on, whatever name or link leads there."""
+    packs = {pack.resolve() for pack in _packs_at(place)}
+    shared = [pack.name for pack in _packs_at(test_place) if pack.resolve() in packs]
+    if shared:
+        raise DataError(
+            f"{test_subject} and {subject} are both of the pack '{printable(shared[0])}'. Name "
+            "another pack for one of them."
+        )
+    learnt = {_identity(image) for image in collection.images if image.label} - {None}
+    twice = [image for image in held.images if image.label and _identity(image) in learnt]
+    if twice:
+        raise DataError(
+            f"{test_subject} holds {len(twice):,} of its {len(held.images):,} images in {subject} "
+            f"as well: '{twice[0].path}' is the first. What is learnt from cannot be tested on; "
+            "remove them from one of the two, or name one manifest with a column 'split'."
+        )
+
+
+def _packs_at(place: Path) -> list[Path]:
+    """The packs that a place stands for, none where it is something else."""
+    if place.is_file():
+        return [place] if is_parquet_pack(place) else []
+    return packs_of(place)
+
+
+def _identity(image: FoundImage) -> tuple[int, int] | None:
+    """Device and inode of an image's file; None in a pack, and where it is lost."""
+    try:
+        status = os.stat(image.file) if image.file else None
+    except OSError:
+        return None
+    return status and (status.st_dev, status.st_ino)
 
 
 def _collect_test(place: Path, subject: str, wanted: dict[str, str]) -> Collection:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -154,6 +156,9 @@ def with_groups(
 ) -> tuple[list[FoundImage], tuple[str, ...]]:
     """The images with their groups, by `group_by` or by the manifest's own column, and notes.
 
+    Where nothing gives groups and a picture stands in several rows, each with a box of its own, the
+    picture is the group: its parts share light, background and hand, and must not be split.
+
     Raises:
         DataError: an image has no group, or all have the same.
     """
@@ -172,9 +177,54 @@ def with_groups(
         own = [image.group for image in images]
         groups, notes = check_groups(paths, own, column, "have an empty cell", needed=needed)
     else:
-        return images, ()
+        return _grouped_by_picture(images)
     pairs = zip(images, groups, strict=True)
+    notes += _torn_notes(images, groups)
     return [replace(image, group=group) for image, group in pairs], notes
+
+
+def _grouped_by_picture(images: list[FoundImage]) -> tuple[list[FoundImage], tuple[str, ...]]:
+    """The pictures as groups where one stands in several rows, else the images as they are."""
+    several = _rows_of_pictures(images)
+    if not several:
+        return images, ()
+    groups = [image.path for image in images]
+    for rows in several:
+        for row in rows:
+            groups[row] = images[rows[0]].path
+    pictures = "picture stands" if len(several) == 1 else "pictures stand"
+    first = images[several[0][0]].path
+    note = (
+        f"{len(several):,} {pictures} in several rows with boxes of their own ('{first}' is the "
+        "first). The rows of one picture stay together: the picture is their group."
+    )
+    pairs = zip(images, groups, strict=True)
+    return [replace(image, group=group) for image, group in pairs], (note,)
+
+
+def _torn_notes(images: Sequence[FoundImage], groups: Sequence[str]) -> tuple[str, ...]:
+    """A sentence about pictures whose rows are of different groups."""
+    several = _rows_of_pictures(images)
+    torn = [rows for rows in several if len({groups[row] for row in rows}) > 1]
+    if not torn:
+        return ()
+    pictures = "picture stands" if len(torn) == 1 else "pictures stand"
+    return (
+        f"{len(torn):,} {pictures} in rows of different groups ('{images[torn[0][0]].path}' is the "
+        "first), so that parts of one picture may be learnt from and tested on. Give the rows of a "
+        "picture one group.",
+    )
+
+
+def _rows_of_pictures(images: Sequence[FoundImage]) -> list[list[int]]:
+    """The rows of each picture that stands in several labelled rows, as boxes alone allow."""
+    if not any(image.box for image in images):
+        return []
+    rows: dict[str | bytes, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        if image.label and (image.file or image.blob):
+            rows[os.path.realpath(image.file) if image.file else image.blob or b""].append(row)
+    return [found for found in rows.values() if len(found) > 1]
 
 
 def _is_header_entry(group_by: str, collection: Collection) -> bool:

@@ -14,7 +14,9 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
-from headstart.backbones import WEIGHT_CHOICES
+import numpy as np
+
+from headstart.backbones import WEIGHT_CHOICES, find_backbone
 from headstart.errors import UsageError
 from headstart.heads import HEADS, MlpSettings
 from headstart.progress import Progress, for_terminal
@@ -28,6 +30,15 @@ KINDS: dict[str, Callable[[Any], Any]] = {
     "batch_size": operator.index,
 }
 STEP_PARAMETERS = tuple(KINDS)
+# What brings the names that a user types to those of the registries. Strategies and class weights
+# are lists, whose unknown names are told where they are used.
+CANONICAL: dict[str, Callable[[str], str]] = {
+    "backbone": lambda name: find_backbone(name).name,
+    "strategy": str.casefold,
+    "head": lambda name: HEADS.get(name).name,
+    "class_weights": str.casefold,
+}
+RECORDED = ("backbone", "strategy", "head", "class_weights", "image_size", "random_state")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +55,10 @@ class NetworkRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """The estimator's parameters, checked; see `ImageClassifier` for what they mean."""
+    """The estimator's parameters, checked; see `ImageClassifier` for what they mean.
+
+    Names are matched without regard to case; here they stand as they are registered.
+    """
 
     backbone: str
     strategy: str
@@ -70,11 +84,11 @@ class Choices:
         Raises:
             UsageError: a value that cannot be.
         """
-        for name in ("backbone", "strategy", "head"):
-            if not isinstance(getattr(self, name), str):
-                raise UsageError(
-                    f"`{name}` must be a name, got {getattr(self, name)!r}. Correct it."
-                )
+        for name, canonical in CANONICAL.items():
+            given = getattr(self, name)
+            if not isinstance(given, str):
+                raise UsageError(f"`{name}` must be a name, got {given!r}. Correct it.")
+            object.__setattr__(self, name, canonical(given))
         if not isinstance(self.weights, str | os.PathLike):
             raise UsageError(
                 f"`weights` must be one of {', '.join(WEIGHT_CHOICES)} or a file, got "
@@ -143,6 +157,12 @@ class Choices:
             device=self.device,
             precision=self.precision,
         )
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a bundle tells of them, as JSON holds it: NumPy's numbers as Python's."""
+        found = {name: getattr(self, name) for name in RECORDED}
+        return {k: v.item() if isinstance(v, np.generic) else v for k, v in found.items()}
 
     @property
     def progress(self) -> Progress:

@@ -16,7 +16,7 @@ from headstart.bundle.format import MANIFEST_FILE
 from headstart.data.folders import class_name
 from headstart.errors import OutputError, UsageError
 from headstart.estimator.choices import Choices, progress_of
-from headstart.estimator.head_fits import Examples
+from headstart.estimator.head_fits import Examples, refuse_not_finite
 from headstart.estimator.inputs import as_groups, as_images, as_labels
 from headstart.estimator.strategies import features_of, fit_with_strategy
 from headstart.files import make_folder
@@ -126,7 +126,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 group stay together where a part is held out to choose settings.
 
         Raises:
-            UsageError: a parameter, picture or label that cannot be.
+            UsageError: a parameter, picture or label that cannot be, or training that diverged.
             DataError: pictures that cannot be read; the first ones are named.
             WeightsError: the network's weights are not at hand.
         """
@@ -142,6 +142,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.model_ = fit_with_strategy(choices, examples)
         self.chosen_ = dict(self.model_.head.chosen)
         self.classes_ = classes
+        self._record = choices.record
         return self
 
     def decision_function(self, X: Any) -> npt.NDArray[np.float64]:  # noqa: N803
@@ -180,10 +181,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises:
             NotFittedError: before `fit`.
+            UsageError: two classes have one name as text, or the head is not finite.
             OutputError: other files are there, or the folder cannot be written.
             StorageError: the disk is full.
         """
         check_is_fitted(self)
+        refuse_not_finite(self.model_.head)
         names = [class_name(str(label)) for label in self.classes_.tolist()]
         if len(set(names)) < len(names):
             raise UsageError(
@@ -192,13 +195,12 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         place = Path(folder).absolute()
         _check_replaceable(place)
         make_folder(place.parent)
-        kept = ("backbone", "strategy", "head", "class_weights", "image_size", "random_state")
         return save_bundle(
             place,
             network=self.model_.extractor().network,
             head=self.model_.head,
             class_names=names,
-            about={"estimator": {name: _plain(getattr(self, name)) for name in kept}},
+            about={"estimator": self._record},
         )
 
     def _logits(self, pictures: Any) -> npt.NDArray[np.float64]:
@@ -211,11 +213,6 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             progress=progress_of(verbose=self.verbose),
         )
         return head_logits(values, self.model_.head.layers)
-
-
-def _plain(value: Any) -> Any:
-    """A parameter as JSON holds it: NumPy's numbers as Python's."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _check_replaceable(place: Path) -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 
 from headstart.bundle import FittedHead
-from headstart.errors import DataError
+from headstart.errors import DataError, UsageError
 from headstart.estimator.choices import Choices
 from headstart.heads import (
     apply_class_weights,
@@ -113,3 +113,17 @@ HEAD_FITS: dict[str, Callable[[Choices, Examples, Half], FittedHead]] = {
     "logistic": fit_logistic_head,
     "mlp": fit_mlp_head,
 }
+
+
+def refuse_not_finite(head: FittedHead) -> None:
+    """Refuse a head that would answer with NaN, and that no bundle would be read with.
+
+    Raises:
+        UsageError: it is such a head.
+    """
+    if not all(bool(torch.isfinite(numbers).all()) for layer in head.layers for numbers in layer):
+        chosen = ", ".join(f"{name} {value}" for name, value in head.chosen.items())
+        raise UsageError(
+            f"The {head.kind} head must be finite, got numbers that are not finite ({chosen}): "
+            "its training failed. Fit it again with other settings."
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,11 @@ def _rows(array: npt.NDArray[Any]) -> list[object]:
 def _entry(picture: object, row: int) -> tuple[Entry, str]:
     """One image and its name."""
     if isinstance(picture, str | os.PathLike):
-        if not os.fspath(picture):
-            raise UsageError(f"`X` must hold paths, got an empty one at row {row}. Correct it.")
-        return Path(picture), printable(os.fspath(picture))
+        path = os.fsdecode(picture)
+        if not path or "\0" in path:
+            got = "one with a null byte" if path else "an empty one"
+            raise UsageError(f"`X` must hold paths, got {got} at row {row}. Correct it.")
+        return Path(path), printable(path)
     if isinstance(picture, bytes | bytearray | Image.Image | np.ndarray):
         return in_memory(picture), f"image {row}"
     kind = type(picture).__name__
@@ -114,7 +117,8 @@ def as_labels(labels: object, count: int) -> tuple[npt.NDArray[Any], Integers]:
             "ImageClassifier requires y to be passed, but the target y is None. "
             "Give one label an image."
         )
-    values = _of_one_kind(_column(labels))
+    _refuse_unequal(labels, "y", "labels")
+    values = _classes_of(_column(labels))
     if len(values) != count:
         raise UsageError(
             f"`y` must have a label for each of the {count} images of X, got {len(values)}. "
@@ -141,22 +145,51 @@ def _column(labels: object) -> npt.NDArray[Any]:
     return column
 
 
-def _of_one_kind(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The labels, where they can be classes."""
-    missing = [row for row, value in enumerate(values.tolist()) if _is_missing(value)]
+def _refuse_unequal(values: object, name: str, noun: str) -> None:
+    """Refuse missing entries and entries of several kinds, while they are still what they were.
+
+    NumPy makes text of everything in ['a', nan] and in ['a', 1], so lists are looked at as given.
+    """
+    if isinstance(values, Sequence) and not isinstance(values, str | bytes):
+        entries: Sequence[Any] = values
+    else:
+        array = np.asarray(values)
+        entries = array.ravel().tolist() if array.dtype.kind in "OfT" else []
+    missing = [row for row, value in enumerate(entries) if _is_missing(value)]
     if missing:
         raise UsageError(
-            f"`y` must be complete, got {len(missing)} missing labels (NaN or None), the first at "
-            f"row {missing[0]}. Leave those images out."
+            f"`{name}` must be complete, got {len(missing)} missing {noun} (NaN or None), the "
+            f"first at row {missing[0]}. Leave those images out."
         )
-    if values.dtype == object:
-        kinds = sorted({type(value).__name__ for value in values})
-        if len(kinds) > 1:
-            raise UsageError(
-                f"`y` must hold labels of one kind, got {' and '.join(kinds)}. Convert them."
-            )
-        if not isinstance(values[0], str):
-            values = np.asarray(values.tolist())
+    if len({_kind(value) for value in entries}) > 1:
+        kinds = sorted({type(value).__name__ for value in entries})
+        raise UsageError(
+            f"`{name}` must hold {noun} of one kind, got {' and '.join(kinds)}. Convert them."
+        )
+
+
+def _kind(value: object) -> type:
+    """Text, truth values, numbers, or the type itself."""
+    for kind in (str, bool, Real):
+        if isinstance(value, kind):
+            return kind
+    return bool if isinstance(value, np.bool_) else type(value)
+
+
+def _is_missing(value: object) -> bool:
+    """None, NaN, NaT or pandas' NA, which alone refuses to be compared."""
+    try:
+        return value is None or bool(value != value)  # NaN differs from itself
+    except TypeError:
+        return True
+    except ValueError:  # an array: `y` has too many dimensions, which is told elsewhere
+        return False
+
+
+def _classes_of(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The labels, where they can be classes."""
+    if values.dtype == object and len(values) and not isinstance(values[0], str):
+        values = np.asarray(values.tolist())
     if values.dtype.kind == "f" and not bool((values == np.floor(values)).all()):
         raise UsageError(
             "`y` must hold classes, got continuous numbers. Turn them into classes first."
@@ -169,22 +202,15 @@ def _of_one_kind(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return values
 
 
-def _is_missing(value: object) -> bool:
-    """None, NaN, NaT or pandas' NA, which alone refuses to be compared."""
-    try:
-        return value is None or bool(value != value)  # NaN differs from itself
-    except TypeError:
-        return True
-
-
 def as_groups(groups: object, count: int) -> npt.NDArray[Any] | None:
     """(N,) group of each image, or None.
 
     Raises:
-        UsageError: another number of them.
+        UsageError: another number of them, missing ones or mixed kinds.
     """
     if groups is None:
         return None
+    _refuse_unequal(groups, "groups", "groups")
     column = np.asarray(groups)
     if column.shape != (count,):
         raise UsageError(

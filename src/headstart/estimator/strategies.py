@@ -21,7 +21,7 @@ from headstart.backbones.weights import WEIGHTS_VARIABLE
 from headstart.bundle import FittedHead
 from headstart.errors import UsageError, WeightsError
 from headstart.estimator.choices import Choices, NetworkRequest
-from headstart.estimator.head_fits import HEAD_FITS, Examples, Half
+from headstart.estimator.head_fits import HEAD_FITS, Examples, Half, refuse_not_finite
 from headstart.estimator.inputs import refuse_unreadable
 from headstart.features import extract_features
 from headstart.inference import FeatureExtractor, ImageList
@@ -129,7 +129,8 @@ def fit_probe(choices: Choices, examples: Examples) -> Fitted:
     request = choices.request
     extractor = find_extractor(request)
     values = features_of(examples.images, extractor, cache=choices.cache, progress=choices.progress)
-    head = HEAD_FITS[choices.head.casefold()](choices, examples, values)
+    head = HEAD_FITS[choices.head](choices, examples, values)
+    refuse_not_finite(head)
     return FittedProbe(head=head, request=request, digest=extractor.network.digest)
 
 

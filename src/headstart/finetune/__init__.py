@@ -1,6 +1,12 @@
 """Fine-tuning: which layers learn, when and how fast; resumable, without wasted passes."""
 
-from headstart.finetune.augmentation import POLICIES, STEPS, Augmenter, flips_sideways
+from headstart.finetune.augmentation import (
+    POLICIES,
+    STEPS,
+    Augmenter,
+    flip_note,
+    flips_sideways,
+)
 from headstart.finetune.fitting import (
     TunedNetwork,
     fit_network,
@@ -31,6 +37,7 @@ __all__ = [
     "TunedNetwork",
     "find_rate",
     "fit_network",
+    "flip_note",
     "flips_sideways",
     "median_epochs",
     "plan_network",

@@ -59,9 +59,11 @@ class ActivationCache:
         stored = scratch_array((len(pairs), *shape), np.int16)
         self.values = torch.from_numpy(stored).view(dtype)
 
-    def read(self, rows: Integers, view: int) -> Tensor:
-        """(B, ...) float32 on the CPU."""
-        index = torch.tensor([self.position[view, int(row)] for row in rows])
+    def read(self, rows: Integers, view: int | Integers) -> Tensor:
+        """(B, ...) float32 on the CPU; one view for all rows or one a row."""
+        views = np.broadcast_to(view, len(rows)).tolist()
+        pairs = zip(views, rows.tolist(), strict=True)
+        index = torch.tensor([self.position[pair] for pair in pairs])
         return self.values[index].float()
 
 

@@ -13,7 +13,8 @@ transforms; torchvision has no grid distortion, `grid` is its elastic transform.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +22,16 @@ import numpy as np
 import torch
 
 from headstart.errors import UsageError
+from headstart.records import Integers
 from headstart.registry import Registry
 
 MEAN_COLOUR = [124, 116, 104]  # of ImageNet; what erased boxes are filled with
+# Words in names of pictures whose mirror image is wrong: organs lie on a side, letters read one way.
+SIDED_WORDS = frozenset(
+    "xray xrays cxr radiograph radiographs radiography chest lung lungs mammogram mammography "
+    "pneumonia tuberculosis letter letters character characters handwriting "
+    "mnist emnist svhn notmnist".split()
+)
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -262,6 +270,30 @@ def flips_sideways(policy: str) -> bool:
     return any(step.spec.name == "flip" for step in parse_policy(policy))
 
 
+def flip_note(policy: str, names: Iterable[str]) -> str | None:
+    """A sentence where a policy mirrors pictures whose names say that left and right differ.
+
+    Args:
+        policy: a name or a list of steps.
+        names: of the data and its classes; paths, too.
+
+    Returns:
+        None where the policy does not mirror or no name says so.
+    """
+    if not flips_sideways(policy):
+        return None
+    for name in names:
+        words = re.split("[^a-z]+", name.lower().replace("x-ray", "xray"))
+        found = next((word for word in words if word in SIDED_WORDS), None)
+        if found is not None:
+            return (
+                f"The augmentation '{policy}' mirrors pictures, and '{found}' in '{name}' says "
+                "that left and right may mean something there. "
+                "Take --augment xray, or a list without 'flip', unless that is wanted."
+            )
+    return None
+
+
 def draw_seed(*key: int) -> int:
     """A seed of 64 bits from some numbers of 0 or more; the same numbers give the same."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
@@ -300,7 +332,7 @@ class Augmenter:
         return bool(self.steps)
 
     def __call__(
-        self, pixels: torch.Tensor, rows: Sequence[int], *, fold: int, view: int
+        self, pixels: torch.Tensor, rows: Sequence[int], *, fold: int, view: int | Integers
     ) -> torch.Tensor:
         """Change a batch of pictures, each by its own draw.
 
@@ -308,7 +340,7 @@ class Augmenter:
             pixels: (B, H, W, 3) uint8, left as they are.
             rows: B numbers that name the images.
             fold: 0 or more.
-            view: 0 or more, the epoch or the number of a replayed view.
+            view: 0 or more, the epoch or the number of a replayed view; one for all or (B,).
 
         Returns:
             (B, H, W, 3) uint8.
@@ -317,8 +349,9 @@ class Augmenter:
             return pixels
         changed = []
         with torch.random.fork_rng(devices=[]):
-            for image, row in zip(pixels, rows, strict=True):
-                torch.default_generator.manual_seed(draw_seed(self.seed, fold, view, int(row)))
+            views = np.broadcast_to(view, len(rows)).tolist()
+            for image, row, own in zip(pixels, rows, views, strict=True):
+                torch.default_generator.manual_seed(draw_seed(self.seed, fold, own, int(row)))
                 changed.append(self.apply(image.permute(2, 0, 1)).permute(1, 2, 0))
         return torch.stack(changed)
 

@@ -158,18 +158,42 @@ def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[A
 
 
 def epoch_batches(
-    rows: Integers, batch_size: int, *, seed: int, fold: int, epoch: int
+    rows: Integers,
+    batch_size: int,
+    *,
+    seed: int,
+    fold: int,
+    epoch: int,
+    balanced: Integers | None = None,
 ) -> list[Integers]:
     """The batches of one epoch, in an order of its own.
 
     A last batch of a single image joins the one before it: batch normalisation needs two.
+
+    Args:
+        rows: (M,) that are learnt from; an epoch has M images however they are drawn.
+        batch_size: images a batch.
+        seed: of everything random.
+        fold: 0 or more.
+        epoch: counted over all phases.
+        balanced: (M,) labels of `rows`; given, images are drawn with replacement, every class
+            that is there with the same probability. None takes each row once.
     """
     generator = np.random.default_rng(draw_seed(seed, fold, epoch))
-    order = generator.permutation(rows)
+    if balanced is None:
+        order = generator.permutation(rows)
+    else:
+        order = generator.choice(rows, size=len(rows), p=even_probabilities(balanced))
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if len(batches) > 1 and len(batches[-1]) == 1:
         batches[-2:] = [np.concatenate(batches[-2:])]
     return batches
+
+
+def even_probabilities(labels: Integers) -> npt.NDArray[np.float64]:
+    """(M,) probability of each image: 1 / (present classes x images of its class)."""
+    support = np.bincount(labels)
+    return np.asarray(1 / (np.count_nonzero(support) * support[labels]))
 
 
 def channels_innermost(execution: Execution) -> bool:
@@ -207,11 +231,16 @@ class Frames:
         self.execution = execution
         self.fold = fold
 
-    def __call__(self, rows: Sequence[int] | Integers, view: int) -> torch.Tensor:
-        """(B, 3, H, W) float32 of these rows; `view` PLAIN or the number of the draw."""
+    def __call__(self, rows: Sequence[int] | Integers, view: int | Integers) -> torch.Tensor:
+        """(B, 3, H, W) float32 of these rows.
+
+        Args:
+            rows: B rows.
+            view: PLAIN for all, or the number of the draw, one for all or one a row.
+        """
         index = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
         pixels = self.images[index]
-        if view != PLAIN:
+        if not np.all(np.asarray(view) == PLAIN):
             pixels = self.augmenter(pixels, index.tolist(), fold=self.fold, view=view)
         x = normalise(pixels.to(self.execution.device), self.preprocessing)
         return x if channels_innermost(self.execution) else x.contiguous()

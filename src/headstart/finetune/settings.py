@@ -11,6 +11,7 @@ from headstart.metrics import METRICS
 OPTIMIZERS = ("adamw", "adam", "sgd", "rmsprop", "adagrad")
 SCHEDULES = ("cosine", "constant", "one-cycle", "step", "plateau", "inverse")
 CLASS_WEIGHTS = ("none", "balanced")
+SAMPLINGS = ("shuffled", "balanced")
 AVERAGES = ("none", "ema", "swa")
 CACHE_CHOICES = ("auto", "off")
 METRIC_ALIASES = {"loss": "log_loss", "top3": "top3_accuracy", "top5": "top5_accuracy"}
@@ -51,6 +52,8 @@ class TrainSettings:
         label_smoothing: share of the target spread over all classes.
         focal_gamma: focus on hard images (Lin et al., 2017); 0 is cross-entropy.
         class_weights: 'balanced' weighs images by the inverse frequency of their class.
+        sampling: 'shuffled' shows every image once an epoch; 'balanced' draws as many with
+            replacement, every class equally often in expectation.
         mixup: alpha of MixUp (Zhang et al., 2018); 0 is off.
         cutmix: alpha of CutMix (Yun et al., 2019); 0 is off. With both, each takes half the steps.
         augmentation: a policy's name or a list, see `headstart.finetune.augmentation`.
@@ -61,6 +64,8 @@ class TrainSettings:
         swa_fraction: share of the last phase after which 'swa' begins to average epochs.
         hidden: widths of the dense layers of a new head.
         dropout: before each dense layer of the head; the last number holds for further ones.
+        spatial_dropout: share of the channels of the last feature map that are left out of a
+            step (Tompson et al., 2015), before the last stage, which pools it.
         cache: 'auto' keeps the activations of frozen stages where they do not change.
         cache_bytes: most bytes of that cache.
         compile: compile the learning part of the network.
@@ -96,6 +101,7 @@ class TrainSettings:
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
     class_weights: str = "none"
+    sampling: str = "shuffled"
     mixup: float = 0.0
     cutmix: float = 0.0
     augmentation: str = "none"
@@ -105,6 +111,7 @@ class TrainSettings:
     swa_fraction: float = 0.75
     hidden: tuple[int, ...] = ()
     dropout: tuple[float, ...] = (0.0,)
+    spatial_dropout: float = 0.0
     cache: str = "auto"
     cache_bytes: int = DEFAULT_CACHE_BYTES
     compile: bool = False
@@ -141,6 +148,7 @@ class TrainSettings:
             "optimizer": OPTIMIZERS,
             "schedule": SCHEDULES,
             "class_weights": CLASS_WEIGHTS,
+            "sampling": SAMPLINGS,
             "average": AVERAGES,
             "cache": CACHE_CHOICES,
         }
@@ -150,11 +158,16 @@ class TrainSettings:
                     f"`{name}` must be one of {', '.join(known)}, got '{getattr(self, name)}'. "
                     "Correct it."
                 )
+        if self.sampling == self.class_weights == "balanced":
+            raise UsageError(
+                "`class_weights` must be 'none' where `sampling` is 'balanced', got 'balanced': "
+                "rare classes would count twice. Drop one of them."
+            )
 
     def _check_numbers(self) -> None:
         above_zero = ("lr", "head_lr_factor", "stage_decay")
         at_least_zero = ("weight_decay", "inverse_decay", "clip_norm", "focal_gamma", "mixup")
-        below_one = ("momentum", "beta1", "beta2", "rho", "warmup_fraction", "label_smoothing")
+        below_one = {"momentum", "beta1", "beta2", "rho", "warmup_fraction", "label_smoothing"}
         counts = {"batch_size": 2, "accumulate": 1, "step_epochs": 1, "plateau_patience": 0}
         counts |= {"patience": 0, "views": 0, "cache_bytes": 0, "seed": 0}
         for name in above_zero:
@@ -163,7 +176,8 @@ class TrainSettings:
             self._require("later_lr", self.later_lr > 0, "above 0")
         for name in (*at_least_zero, "cutmix"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
-        for name in (*below_one, "ema_decay", "swa_fraction", "schedule_factor"):
+        below_one |= {"ema_decay", "swa_fraction", "schedule_factor", "spatial_dropout"}
+        for name in sorted(below_one):
             self._require(name, 0 <= getattr(self, name) < 1, "at least 0 and below 1")
         for name, least in counts.items():
             self._require(name, getattr(self, name) >= least, f"{least} or more")

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from headstart.errors import UsageError
 from headstart.finetune.averaging import Tensors, WeightAverage
 from headstart.finetune.history import EpochRecord, stored
-from headstart.finetune.images import Frames, TrainingData, channels_innermost
+from headstart.finetune.images import PLAIN, Frames, TrainingData, channels_innermost
 from headstart.finetune.objectives import DenseHead
 from headstart.finetune.schedules import Plateau
 from headstart.finetune.settings import TrainSettings
@@ -49,6 +50,27 @@ class Task:
             module.to(self.execution.device)
             if channels_innermost(self.execution):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.settings.spatial_dropout:
+            self.check_map()
+
+    @torch.no_grad()
+    def check_map(self) -> None:
+        """Refuse spatial dropout where no map of channels x height x width is pooled.
+
+        Raises:
+            UsageError: such a network.
+        """
+        *before, _ = self.stages.values()
+        x = self.frames(self.data.train_rows[:1], PLAIN)
+        for stage in before:
+            x = stage(x)
+        innermost = getattr(self.module, "output_fmt", "NCHW") != "NCHW"
+        if not before or x.ndim != 4 or innermost:
+            raise UsageError(
+                "`spatial_dropout` must be 0 for a network whose last stage is not known to pool "
+                f"a map of channels x height x width, got {self.settings.spatial_dropout}. "
+                "Use `dropout`, or a convolutional network."
+            )
 
     def stop_after(self, phase: int) -> int:
         """Epochs that a phase runs, no more than planned."""

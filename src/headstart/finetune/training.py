@@ -15,13 +15,16 @@ import signal
 import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as lightning
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from headstart.errors import HeadstartError
 from headstart.finetune.activations import (
@@ -75,6 +78,8 @@ class PhaseModule(lightning.LightningModule):
         self.held = nn.ModuleList([task.module, task.head])
         set_learning(task, self.phase)
         frozen = self.phase.frozen_stages
+        if task.settings.spatial_dropout:  # acts between the last stage and those before it
+            frozen = tuple(name for name in frozen if name != list(task.stages)[-1])
         self.prefix = [task.stages[name] for name in frozen]
         self.suffix = [m for name, m in task.stages.items() if name not in frozen]
         # Frozen stages that see the same pictures again give what can be kept in 16 bits.
@@ -91,6 +96,7 @@ class PhaseModule(lightning.LightningModule):
             num_batches += 1
         self.num_batches = num_batches
         self.batches: list[Integers] = []
+        self.times_drawn: Counter[int] = Counter()  # of each row, in this epoch
         self.loss_sum, self.hit_sum = 0.0, 0
         self.steps_an_epoch = -(-num_batches // task.settings.accumulate)
 
@@ -119,12 +125,15 @@ class PhaseModule(lightning.LightningModule):
 
     def learning_part(self, x: Tensor) -> Tensor:
         """The other stages and the head: (B, ...) -> (B, C)."""
+        share = self.task.settings.spatial_dropout
         for stage in self.suffix:
+            if share and stage is self.suffix[-1]:
+                x = functional.dropout2d(x, share, self.task.head.training)
             x = stage(x)
         logits: Tensor = self.task.head(x)
         return logits
 
-    def inputs(self, rows: Integers, view: int) -> Tensor:
+    def inputs(self, rows: Integers, view: int | Integers) -> Tensor:
         """What the learning part gets for these rows."""
         device = self.task.execution.device
         if self.cache is not None:
@@ -172,14 +181,17 @@ class PhaseModule(lightning.LightningModule):
         self.loss_sum, self.hit_sum = 0.0, 0
 
     def epoch_rows(self) -> list[Integers]:
-        """The batches of this epoch."""
-        settings = self.task.settings
+        """The batches of this epoch, none of them learnt from yet."""
+        settings, data = self.task.settings, self.task.data
+        self.times_drawn.clear()
+        balanced = settings.sampling == "balanced"
         return epoch_batches(
-            self.task.data.train_rows,
+            data.train_rows,
             settings.batch_size,
             seed=settings.seed,
             fold=self.task.fold,
             epoch=self.total_epoch,
+            balanced=data.labels[data.train_rows] if balanced else None,
         )
 
     def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
@@ -208,7 +220,7 @@ class PhaseModule(lightning.LightningModule):
         key = (settings.seed, task.fold, self.state.phase, self.epoch, step)
         labels = torch.from_numpy(task.data.labels[rows]).to(task.execution.device)
         targets = soft_targets(labels, task.data.num_classes, settings.label_smoothing)
-        x = self.inputs(rows, self.train_view())
+        x = self.inputs(rows, self.train_views(rows))
         if settings.mixes_images:
             x, targets = mix(x, targets, settings, (MIX_KEY, *key))
         if self.prefix and not self.rounds:
@@ -218,12 +230,21 @@ class PhaseModule(lightning.LightningModule):
         self.hit_sum += int((logits.detach().argmax(1) == targets.argmax(1)).sum())
         return image_losses(logits, targets, task.class_weights, settings.focal_gamma)
 
-    def train_view(self) -> int:
-        """Which view of the pictures this epoch learns from."""
+    def train_views(self, rows: Integers) -> int | Integers:
+        """Which view of these pictures this epoch learns from.
+
+        A picture that balanced sampling draws again gets another view: one that no epoch begins
+        with, or the next of those that are replayed.
+        """
         if not self.task.frames.augmenter:
             return PLAIN
-        views = self.task.settings.views
-        return self.total_epoch % views if views else self.total_epoch
+        views, numbers = self.task.settings.views, []
+        step = 1 if views else sum(phase.epochs for phase in self.task.plan.phases)
+        for row in rows.tolist():
+            numbers.append(self.total_epoch + step * self.times_drawn[row])
+            self.times_drawn[row] += 1
+        found = np.array(numbers, dtype=np.int64)
+        return found % views if views else found
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """A step, and one of the moving average."""

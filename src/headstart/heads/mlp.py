@@ -34,7 +34,7 @@ from torch import Tensor
 
 from headstart.errors import DataError, UsageError
 from headstart.heads.layers import Layers
-from headstart.heads.mlp_settings import FitPlan, MlpSettings
+from headstart.heads.mlp_settings import FitPlan, MlpSettings, check_size
 from headstart.heads.mlp_steps import Counter, OnEpoch, Problem, Task, fit_together
 from headstart.heads.stacked import ARRAYS, num_parameters, split_layers
 
@@ -130,10 +130,14 @@ def fit_mlps(
 
     Raises:
         DataError: features, labels and weights do not fit, or a problem has no row.
+        UsageError: a plan that does not fit the problems, a head too large for memory, or
+            training that diverged: losses or parameters that are not finite.
     """
     plan = plan or FitPlan()
     check_problems(features, labels, weights, num_classes)
     _check_plan(plan, weights, settings, seed)
+    width = features.shape[1]
+    check_size((width, *settings.hidden, num_classes), f"on {width} features ")
     task = Task(features, labels, num_classes, settings)
     problems = [Problem(task, row, k, seed, plan) for k, row in enumerate(weights)]
     # Long ones first: of a stack, those that have finished drop out from the end.

@@ -19,8 +19,13 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from headstart.errors import UsageError
+from headstart.heads.stacked import num_parameters
 
 SCHEDULES = ("constant", "keras-decay", "cosine")
+MAX_WIDTH = 65_536
+MAX_HIDDEN = 16
+# With its gradients and moments such a head takes 4 GiB.
+MAX_PARAMETERS = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +33,8 @@ class MlpSettings:
     """Shape and training of a multi-layer head.
 
     Attributes:
-        hidden: units of the hidden layers, from the features to the classes; () is linear.
+        hidden: units of the hidden layers, from the features to the classes; () is linear. At
+            most 16 layers of at most 65,536 units.
         dropout: share of hidden units dropped in training.
         lr: learning rate at the first step.
         schedule: 'constant', 'keras-decay' or 'cosine', see the module.
@@ -59,10 +65,7 @@ class MlpSettings:
         Raises:
             UsageError: one that cannot be.
         """
-        if not all(isinstance(width, int) and width >= 1 for width in self.hidden):
-            raise UsageError(
-                f"`hidden` must be layers of at least 1 unit, got {self.hidden}. Correct it."
-            )
+        self._check_hidden()
         for name, choices in (("schedule", SCHEDULES), ("optimizer", ("adam",))):
             value = getattr(self, name)
             if value not in choices:
@@ -87,6 +90,20 @@ class MlpSettings:
                 "Correct it."
             )
 
+    def _check_hidden(self) -> None:
+        """Refuse layers that cannot be, or that no memory holds."""
+        if len(self.hidden) > MAX_HIDDEN:
+            raise UsageError(
+                f"`hidden` must have at most {MAX_HIDDEN} layers, got {len(self.hidden)}. "
+                "Give fewer widths."
+            )
+        if not all(isinstance(width, int) and 1 <= width <= MAX_WIDTH for width in self.hidden):
+            raise UsageError(
+                f"`hidden` must be layers of 1 to {MAX_WIDTH:,} units, got {self.hidden}. "
+                "Correct it."
+            )
+        check_size(self.hidden, "")
+
     def rate_at(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate before a step (0 is the first)."""
         if self.schedule == "keras-decay":
@@ -94,6 +111,21 @@ class MlpSettings:
         if self.schedule == "cosine":
             return self.lr * (1 + math.cos(math.pi * step / (steps_per_epoch * self.epochs))) / 2
         return self.lr
+
+
+def check_size(widths: Sequence[int], of: str) -> None:
+    """Raise UsageError for a network of more than `MAX_PARAMETERS`.
+
+    Args:
+        widths: of all its layers, or of the hidden ones only.
+        of: words for the message that tell what goes in and comes out, ending in a space.
+    """
+    count = num_parameters(widths)
+    if count > MAX_PARAMETERS:
+        raise UsageError(
+            f"`hidden` must make a head of at most {MAX_PARAMETERS:,} numbers {of}"
+            f"to fit into memory, got {count:,}. Give smaller widths."
+        )
 
 
 # The head of the tutorials: Keras, five fixed epochs, features as the network gives them.

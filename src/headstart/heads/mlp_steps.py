@@ -1,7 +1,9 @@
 """The steps of a stack of multi-layer heads: rows, masks and figures of every problem.
 
 A stack goes in lockstep, one batch of every problem a step, whatever the length of its epochs; a
-problem that has made all its steps drops out. Steps are taken in chunks whose rows are gathered
+problem that has made all its steps drops out. A batch is never larger than its problem; where
+problems of a stack differ in that, the smaller batches are filled up with rows that weigh nothing.
+Steps are taken in chunks whose rows are gathered
 and standardised beforehand, small enough for the cache; no chunk goes past an epoch's end.
 """
 
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from headstart.errors import UsageError
 from headstart.heads.logistic import slices
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
 from headstart.heads.stacked import StackedNetworks, draw_masks, draw_parameters
@@ -71,7 +74,8 @@ class Problem:
         chosen = weights > 0
         self.rows = chosen.nonzero()[:, 0].cpu().numpy()
         self.weights = (weights / weights[chosen].double().mean()).float()  # (N,)
-        self.steps = -(-len(self.rows) // task.settings.batch_size)  # an epoch
+        self.batch_size = min(task.settings.batch_size, len(self.rows))
+        self.steps = -(-len(self.rows) // self.batch_size)  # an epoch
         self.epochs = task.settings.epochs if plan.epochs is None else int(plan.epochs[place])
         self.total_steps = self.epochs * self.steps
         held = None if plan.score_rows is None else plan.score_rows[place].nonzero()[:, 0]
@@ -85,23 +89,39 @@ class Problem:
 
     def shuffle(self) -> None:
         """A new order of the rows, filled up to whole batches with -1, and empty sums."""
-        size = self.task.settings.batch_size
-        padded = np.full(self.steps * size, -1)
+        padded = np.full(self.steps * self.batch_size, -1)
         padded[: len(self.rows)] = self.order.permutation(self.rows)
-        self.batches = padded.reshape(self.steps, size)
+        self.batches = padded.reshape(self.steps, self.batch_size)
         self.sums = np.zeros(3)  # weighted loss, weight, right answers
 
     def finish_epoch(self, parameters: Tensor, keep_best: bool) -> None:
-        """Write down the figures of an epoch; `parameters` (P,) are those after it."""
+        """Write down the figures of an epoch; `parameters` (P,) are those after it.
+
+        Raises:
+            UsageError: a loss or a parameter is not finite.
+        """
         loss, weight, right = self.sums
         held = (float("nan"),) * 2 if self.held is None else self._score(parameters)
         self.figures.append((loss / weight, right / len(self.rows), *held))
-        # A loss that is not a number never wins; without held rows the last epoch is the best.
-        if self.held is None or self.best_epoch == 0 or held[0] < self.best_loss:
+        followed = [loss] if self.held is None else [loss, held[0]]
+        if not (np.isfinite(followed).all() and bool(torch.isfinite(parameters).all())):
+            self._refuse_divergence()
+        # Without held rows the last epoch is the best.
+        if self.held is None or held[0] < self.best_loss:
             self.best_epoch, self.best_loss = len(self.figures), held[0]
             if keep_best and self.held is not None:
                 self.best_parameters = parameters.clone()
         self.shuffle()
+
+    def _refuse_divergence(self) -> None:
+        """Tell the epoch, just written down, and the rate that was too much."""
+        settings = self.task.settings
+        remedy = "lr or weight_decay" if settings.weight_decay else "lr"
+        raise UsageError(
+            "Training diverged: losses and weights of the mlp head must stay finite, and did not "
+            f"after epoch {len(self.figures)} of {settings.epochs} at `lr` {settings.lr:g}. "
+            f"Lower {remedy}."
+        )
 
     def _score(self, parameters: Tensor) -> tuple[float, float]:
         """Mean log loss and accuracy on the held rows, dropout off."""
@@ -172,7 +192,8 @@ class Chunk:
         self.task, self.stack, self.problems = task, stack, problems
         self.shift = torch.stack([problem.shift for problem in problems])[:, None]
         self.inverse_scale = 1 / torch.stack([problem.scale for problem in problems])[:, None]
-        step_numbers = task.settings.batch_size * (sum(task.widths) + 3 * task.widths[-1])
+        self.batch_size = max(problem.batch_size for problem in problems)
+        step_numbers = self.batch_size * (sum(task.widths) + 3 * task.widths[-1])
         self.max_steps = max(1, CHUNK_BYTES // (4 * step_numbers * len(problems)))
 
     def run(self, first: int, count: int) -> None:
@@ -203,9 +224,9 @@ class Chunk:
         """
         task = self.task
         starts = [first % problem.steps for problem in active]
-        picked = np.stack(
-            [p.batches[s : s + count] for p, s in zip(active, starts, strict=True)], axis=1
-        )
+        picked = np.full((count, len(active), self.batch_size), -1)
+        for k, (problem, start) in enumerate(zip(active, starts, strict=True)):
+            picked[:, k, : problem.batch_size] = problem.batches[start : start + count]
         rows = torch.from_numpy(picked).to(task.features.device)
         real = rows >= 0
         rows = rows.clamp_min(0)
@@ -222,13 +243,14 @@ class Chunk:
         hidden = settings.hidden
         if not settings.dropout or not hidden:
             return None
-        units, size = sum(hidden), settings.batch_size
-        drawn = np.stack(
-            [draw_masks(p.dropout, count, size * units, settings.dropout) for p in active], axis=1
-        )
-        masks = torch.from_numpy(drawn).to(self.task.features.device)
-        ends = [size * end for end in accumulate(hidden, initial=0)]
-        return [
-            masks[..., start:end].reshape(count, len(active), size, width)
-            for (start, end), width in zip(pairwise(ends), hidden, strict=True)
+        masks = [
+            np.zeros((count, len(active), self.batch_size, width), np.float32) for width in hidden
         ]
+        for k, problem in enumerate(active):
+            # By its own size, so that its fellows do not show.
+            size = problem.batch_size
+            drawn = draw_masks(problem.dropout, count, size * sum(hidden), settings.dropout)
+            ends = [size * end for end in accumulate(hidden, initial=0)]
+            for mask, (start, end) in zip(masks, pairwise(ends), strict=True):
+                mask[:, k, :size] = drawn[:, start:end].reshape(count, size, -1)
+        return [torch.from_numpy(mask).to(self.task.features.device) for mask in masks]

@@ -121,7 +121,11 @@ def read_stored_run(folder: Path) -> StoredRun:
         record=record,
         metrics=outputs.read_metrics(folder),
         images=read_rows(folder / outputs.IMAGES, "path", "label"),
-        splits=read_rows(folder / outputs.SPLITS, "path", "label", "part"),
+        splits=[
+            row
+            for row in read_rows(folder / outputs.SPLITS, "path", "label", "part")
+            if row["part"] != "unused"  # images that could not be read
+        ],
         history=read_rows(folder / outputs.HISTORY),
         tested=read_predictions(folder / outputs.PREDICTIONS, names),
         learnt=read_predictions(folder / outputs.OUT_OF_FOLD, names),

@@ -19,6 +19,11 @@ from headstart.runs.evaluation import evaluate_test
 from headstart.runs.job import check_folder
 from headstart.runs.parts import group_codes
 
+WHOLE_PICTURES = (
+    "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "
+    "mean little. Cut them out first, or give a manifest with boxes"
+)
+
 
 def evaluate_model(
     classifier: Classifier,
@@ -47,6 +52,8 @@ def evaluate_model(
     table = labelled_table(data, classifier.class_names, reading)
     for note in table.notes:
         progress.note(f"Note       {note}")
+    if table.boxes is None and learnt_on_boxes(classifier):
+        progress.note(f"Warning    {WHOLE_PICTURES}")
     predictions = classifier.predict_source(table, progress=progress, labels=table.labels)
     good = np.flatnonzero(predictions.good)
     if len(good) < len(table):
@@ -75,6 +82,11 @@ def evaluate_model(
         outputs.write_test_files(out, scored, {"test": figures})
         outputs.write_metrics(out, named)
     return named
+
+
+def learnt_on_boxes(classifier: Classifier) -> bool:
+    """Whether the model has seen pictures cut out by boxes only."""
+    return bool(classifier.about["about"].get("data", {}).get("boxes"))
 
 
 def count_learnt(model: Path, table: ImageTable) -> int | None:
@@ -108,8 +120,8 @@ def labelled_table(
     reading = reading or {}
     if data in DATASETS:
         return in_class_order(load_table(data, **reading).labelled(), class_names)
-    table = load_unlabelled_or_labelled(data, class_names, **reading)
-    if len(table.labelled()) == len(table) and reading.get("group_by") is None:
+    table = load_unlabelled_or_labelled(data, class_names, **reading).labelled()
+    if len(table) and (reading.get("group_by") is None or table.groups is not None):
         return table
     return in_class_order(load_table(data, **reading).labelled(), class_names)
 

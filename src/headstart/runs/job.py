@@ -10,6 +10,7 @@ next begins, so a killed run goes on where it stopped and ends with the same fig
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
-from headstart.files import LOCK_NAME, locked, make_folder
+from headstart.files import LOCK_NAME, digest_bytes, locked, make_folder
 from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
@@ -34,6 +35,7 @@ from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
 from headstart.runs.auditing import audit_run
 from headstart.runs.baselines import accuracy_of, baseline_figures
+from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
 from headstart.runs.confidence import (
     calibrate,
     calibration_record,
@@ -53,6 +55,7 @@ from headstart.runs.record import (
     describe_execution,
     describe_network,
     now,
+    table_digest,
 )
 from headstart.runs.settings import RunSettings
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
@@ -106,6 +109,7 @@ def run_job(
         check_folder(folder, resume=resume)
         if (folder / RUN_FILE).exists():
             run_file = RunFile.reopen(folder, settings)
+            run_file.check_table(table_digest(table))
             if is_finished(run_file):
                 progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
                 metrics = outputs.read_metrics(folder)
@@ -113,6 +117,7 @@ def run_job(
             return Job(settings, folder, table, run_file, progress).run()
         try:
             run_file = RunFile.begin(folder, settings)
+            run_file.update(table_digest=table_digest(table))
             return Job(settings, folder, table, run_file, progress).run()
         except UsageError:
             remove_begun(folder, existed=existed)
@@ -143,6 +148,7 @@ def remove_begun(folder: Path, *, existed: bool) -> None:
     """Take away what a refused run wrote, and nothing else; the folder where the run made it."""
     for name in (outputs.IMAGES, outputs.SPLITS, *AUDIT_FILES, RUN_FILE, LOCK_NAME):
         (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if not existed:
         with suppress(OSError):  # somebody put a file there meanwhile
             folder.rmdir()
@@ -241,6 +247,11 @@ class Job:
             f"Features   {features.computed:,} computed, {stored:,} read back, {seconds:.1f} s"
         )
         left_out = [record for record in features.facts if record.problem]
+        if len(left_out) == len(self.table):
+            raise DataError(
+                f"None of the {len(self.table):,} images can be read, the first is "
+                f"'{left_out[0].path}' ({left_out[0].problem}). Check the files."
+            )
         if left_out:
             self.name_left_out([f"{record.path} ({record.problem})" for record in left_out])
         digest = data_digest(self.table, features.facts)
@@ -279,14 +290,20 @@ class Job:
         self.progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
     def split(self, table: ImageTable) -> Split:
-        """Fix test part and folds."""
+        """Fix test part and folds, with what the audit found to belong together."""
         settings = self.settings
-        split = self.planned if len(table) == len(self.table) else split_with(settings, table)
-        outputs.write_splits(self.folder, table, split)
+        check_test_part(self.table, table)
+        split = self.planned
+        if self.linked is not None or len(table) != len(self.table):
+            split = split_with(settings, table, self.linked)
+        outputs.write_splits(self.folder, table, split, self.table)
+        self.run_file.update(splits=describe_split(split))
         self.progress.note(
-            f"Parts      {len(split.train):,} to learn from in {settings.folds} folds, "
+            f"Parts      {len(split.train):,} to learn from in {split.folds_in_words}, "
             f"{len(split.test):,} to test on ({split.origin})"
         )
+        for note in split.notes:
+            self.progress.note(f"Note       {note}")
         return split
 
     def choose_fitting(self) -> Fitting:
@@ -430,11 +447,47 @@ def stamp(audit: Audit) -> dict[str, Any]:
     }
 
 
-def split_with(settings: RunSettings, table: ImageTable) -> Split:
+def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None = None) -> Split:
     """The test part and the folds that the settings ask for."""
     return split_table(
-        table, folds=settings.folds, test_fraction=settings.test_fraction, seed=settings.seed
+        table,
+        folds=settings.folds,
+        test_fraction=settings.test_fraction,
+        seed=settings.seed,
+        ratio=settings.ratio,
+        splits=settings.splits,
+        linked=linked,
+        allow_leaks=settings.allow_leaks,
     )
+
+
+def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
+    """Refuse to hold out training images where the data's own test part cannot be read.
+
+    Raises:
+        DataError: every image of it is unreadable.
+    """
+    for part in ("test", "val"):
+        if part in asked.splits:
+            if part not in readable.splits:
+                raise DataError(
+                    f"None of the {asked.splits.count(part)} images of the {part} part of "
+                    f"'{asked.name}' can be read. Repair them, or leave the part out."
+                )
+            return
+
+
+def describe_split(split: Split) -> dict[str, Any]:
+    """What the record says of the split; leaks that were allowed stand there for good."""
+    return {
+        "origin": split.origin,
+        "scheme": split.scheme,
+        "num_folds": split.num_folds,
+        "fold_names": list(split.fold_names),
+        "leaks": split.leaks,
+        "fold_leaks": split.fold_leaks,
+        "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),
+    }
 
 
 def labelled(table: ImageTable, probabilities: Any) -> Predictions:

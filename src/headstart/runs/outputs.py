@@ -54,8 +54,15 @@ def write_images(
     write_csv(folder / IMAGES, ["label", "split", "group", "source", *columns, *header], rows)
 
 
-def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
-    """`splits.csv`: part and fold of every image that is used."""
+def write_splits(folder: Path, table: ImageTable, split: Split, everything: ImageTable) -> None:
+    """`splits.csv`: part and fold of every image; those that cannot be read are 'unused'.
+
+    Args:
+        folder: of the run.
+        table: the images that are used.
+        split: of that table.
+        everything: these and the unreadable ones.
+    """
     part: dict[int, tuple[str, object]] = {int(row): ("test", "") for row in split.test}
     part.update(
         {
@@ -64,10 +71,18 @@ def write_splits(folder: Path, table: ImageTable, split: Split) -> None:
         }
     )
     groups = table.groups or ("",) * len(table)
-    rows = [
-        [table.paths[row], table.label_of(row), groups[row], *part[row]] for row in sorted(part)
+    sources = table.sources or ("",) * len(table)
+    rows: list[list[object]] = [
+        [table.paths[row], table.label_of(row), groups[row], sources[row], *part[row]]
+        for row in sorted(part)
     ]
-    write_csv(folder / SPLITS, ["path", "label", "group", "part", "fold"], rows)
+    used = set(table.paths)
+    rows.extend(
+        [path, everything.label_of(row), "", "", "unused", ""]
+        for row, path in enumerate(everything.paths)
+        if path not in used
+    )
+    write_csv(folder / SPLITS, ["path", "label", "group", "source", "part", "fold"], rows)
 
 
 def write_cv_results(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,35 +19,17 @@ from headstart.runs.split_settings import (
     parse_folds,
     parse_ratio,
 )
+from headstart.runs.units import Units, codes_of, count_leaks, count_straddling
 from headstart.splitting import (
     check_seen,
-    crossing,
     hold_out,
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
-    straddling,
     stratified_folds,
 )
 
 Bools = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Units:
-    """What stays on one side.
-
-    Attributes:
-        codes: (N,) unit of each image.
-        word: what messages call one.
-    """
-
-    codes: Integers
-    word: str
-
-    def take(self, rows: Integers) -> Units:
-        """The units of some images."""
-        return replace(self, codes=self.codes[rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -275,53 +257,6 @@ def refuse_ratio(ratio: str | None, origin: str) -> None:
         )
 
 
-def count_leaks(
-    table: ImageTable, is_test: Bools, units: Units | None, origin: str, *, allowed: bool
-) -> int:
-    """How many test images of a given split share a unit with images to learn from.
-
-    Raises:
-        DataError: there are some and they are not allowed.
-    """
-    if units is None:
-        return 0
-    rows = crossing(units.codes, is_test)
-    if len(rows) and not allowed:
-        first = rows[0]
-        twin = int(np.flatnonzero((units.codes == units.codes[first]) & ~is_test)[0])
-        raise DataError(
-            f"{len(rows):,} of {int(is_test.sum()):,} test images ({origin}) belong together with "
-            f"images to learn from (a group, duplicates), as '{table.paths[first]}' with "
-            f"'{table.paths[twin]}': the test would reward memory. Move or remove one side, or "
-            "take it as it is by --allow-leaks, which every figure will be marked with."
-        )
-    return len(rows)
-
-
-def count_straddling(
-    learnt: ImageTable, fold: Integers, units: Units | None, subject: str, *, allowed: bool
-) -> int:
-    """How many images share a unit with an image of another fold.
-
-    Raises:
-        DataError: there are some and they are not allowed.
-    """
-    if units is None:
-        return 0
-    rows = straddling(units.codes, fold)
-    if len(rows) and not allowed:
-        first = rows[0]
-        own = units.codes == units.codes[first]
-        twin = int(np.flatnonzero(own & (fold != fold[first]))[0])
-        raise DataError(
-            f"{subject} part {len(rows):,} of {len(learnt):,} images from others that they belong "
-            f"together with (a group, duplicates), as '{learnt.paths[first]}' from "
-            f"'{learnt.paths[twin]}'. Remove one side, take --folds 5, or take it as it is by "
-            "--allow-leaks, which every figure will be marked with."
-        )
-    return len(rows)
-
-
 def fold_notes(learnt: ImageTable, found: Folds) -> list[str]:
     """What to know of folds that are not drawn in proportion."""
     if found.scheme == "stratified":
@@ -333,8 +268,8 @@ def fold_notes(learnt: ImageTable, found: Folds) -> list[str]:
     if not lacking:
         return []
     return [
-        f"{lacking} of {num_folds} folds score no image of some class, so figures of single folds "
-        "and means over folds, AUC among them, rest on the other folds or on fewer classes. The "
+        f"{lacking} of {num_folds} folds score no image of some class, so the figures of single "
+        "folds and means over folds, AUC among them, are missing or rest on fewer classes. The "
         "pooled figures rest on all images."
     ]
 
@@ -354,7 +289,7 @@ def read_table(settings: RunSettings, progress: Progress) -> ImageTable:
     )
     known = table.labelled()
     taken = sample_table(known, settings.max_images, seed=settings.seed)
-    splits = getattr(settings, "splits", None)
+    splits = settings.splits
     if splits is not None:
         taken = apply_splits(taken, read_splits(splits), known)
     for note in taken.notes:
@@ -411,8 +346,3 @@ def units_of(table: ImageTable, linked: Integers | None) -> Units | None:
     if codes is None or (table.groups is None and len(np.unique(codes)) == len(codes)):
         return None
     return Units(codes=codes, word="independent image" if table.groups is None else "group")
-
-
-def codes_of(units: Units | None) -> Integers | None:
-    """(N,) codes, None where every image is by itself."""
-    return None if units is None else units.codes

@@ -14,9 +14,9 @@ from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
-from headstart.runs.job import check_folder
+from headstart.runs.job import check_folder, split_with
 from headstart.runs.logistic import NUM_PENALTIES
-from headstart.runs.parts import read_table, split_table
+from headstart.runs.parts import read_table
 from headstart.runs.settings import RunSettings
 from headstart.runtime import choose_execution
 
@@ -77,9 +77,7 @@ def plan_job(
     """
     check_folder(Path(settings.out), resume=resume)
     table = read_table(settings, progress or Progress())
-    split = split_table(
-        table, folds=settings.folds, test_fraction=settings.test_fraction, seed=settings.seed
-    )
+    split = split_with(settings, table)
     network = build_network(
         find_backbone(settings.model),
         weights=settings.weights,
@@ -102,7 +100,7 @@ def plan_job(
         num_test=len(split.test),
         test_origin=split.origin,
         num_folds=split.num_folds,
-        fits=describe_fits(settings),
+        fits=describe_fits(settings, split.num_folds),
         num_known=num_known,
         num_passes=num_passes,
         images_per_s=round(speed, 1),
@@ -115,14 +113,16 @@ def plan_job(
     )
 
 
-def describe_fits(settings: RunSettings) -> str:
+def describe_fits(settings: RunSettings, num_folds: int) -> str:
     """What the folds and the final fit consist of."""
-    if settings.head == "logistic":
+    if settings.head == "logistic" and settings.strategy == "probe":
         return (
-            f"{settings.folds} folds x {NUM_PENALTIES} penalties at once, each fold's best, "
+            f"{num_folds} folds x {NUM_PENALTIES} penalties at once, each fold's best, "
             "the final head"
         )
-    return f"{settings.folds} folds of the {settings.head} head, then the final head"
+    if settings.strategy != "probe":
+        return f"{num_folds} folds of {settings.strategy} fine-tuning, then once on everything"
+    return f"{num_folds} folds of the {settings.head} head, then the final head"
 
 
 def count_known(extractor: FeatureExtractor, wanted: set[str]) -> int:

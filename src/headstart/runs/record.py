@@ -56,6 +56,17 @@ def data_digest(table: ImageTable, facts: tuple[ImageFacts, ...]) -> str:
     return digest_bytes(encoded, "\0".join(table.class_names).encode("utf-8", "surrogateescape"))
 
 
+def table_digest(table: ImageTable) -> str:
+    """Digest of names, labels, splits, groups and boxes; the images' contents are not read."""
+    blank = ("",) * len(table)
+    columns = [table.paths, table.splits, table.groups or blank]
+    lines = [
+        "\0".join([*parts, table.label_of(i), repr(table.box_of(i))])
+        for i, parts in enumerate(zip(*columns, strict=True))
+    ]
+    return digest_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
 class RunFile:
     """The record of one run, written whole after every change."""
 
@@ -128,6 +139,19 @@ class RunFile:
             ResumeError: images, labels or splits differ from those the run began with.
         """
         stored = self.record.get("data", {}).get("digest")
+        if stored is not None and stored != digest:
+            raise ResumeError(
+                f"The run '{self.folder}' cannot go on: its images, labels or splits have changed "
+                "since it began. Restore them, or choose another --out."
+            )
+
+    def check_table(self, digest: str) -> None:
+        """Refuse to go on with, or to answer for, data that are listed in another way now.
+
+        Raises:
+            ResumeError: names, labels, splits, groups or boxes differ.
+        """
+        stored = self.record.get("table_digest")
         if stored is not None and stored != digest:
             raise ResumeError(
                 f"The run '{self.folder}' cannot go on: its images, labels or splits have changed "

@@ -17,16 +17,21 @@ from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
 from headstart.errors import UsageError
 from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
+from headstart.runs.split_settings import check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
 NOT_COMPARED = ("out", "strict")
 # Settings that may be paths, and the names that win over a path of the same spelling.
-NAMES = {"data": DATASETS.names(), "test_data": [], "weights": list(WEIGHT_CHOICES)}
+NAMES = {"data": DATASETS.names(), "test_data": [], "splits": [], "weights": list(WEIGHT_CHOICES)}
 # Settings that are numbers with commas between; from Python a number or a sequence will do.
-LISTS = ("hidden", "dropout", "epochs")
+LISTS = ("folds", "hidden", "dropout", "epochs")
 AUDITS = ("auto", "full", "none")
+PROBE = "probe"
+CHOICES = ("class_weights", "device", "precision")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
+# Settings that are of one head or strategy: with another one they start from its defaults.
+DEPENDENT = {"head": STEP_SETTINGS, "strategy": (*STEP_SETTINGS, *ONLY_TRAINING)}
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -54,7 +59,10 @@ class RunSettings:
         monitor: the metric of the inner part that chooses the epoch.
         train: further settings of fine-tuning, as in 'momentum=0.8,clip_norm=1'.
         class_weights: 'none' or 'balanced', every class of the same weight in training.
-        folds: number of cross-validation folds.
+        folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
+        ratio: shares of train/test or train/val/test, as in '70/15/15', instead of
+            `test_fraction`; the val share chooses settings inside every fold.
+        splits: parts and folds to take: the `splits.csv` of a run, or its folder.
         test_fraction: share held out as test part where the data bring none.
         weights: 'auto', 'bundled', 'hub', 'none' or a file.
         image_size: input size in px, None for the network's own.
@@ -93,7 +101,9 @@ class RunSettings:
     monitor: str | None = None
     train: str | None = None
     class_weights: str = "none"
-    folds: int = 5
+    folds: str = "5"
+    ratio: str | None = None
+    splits: str | None = None
     test_fraction: float = 0.2
     weights: str = "auto"
     image_size: int | None = None
@@ -115,13 +125,7 @@ class RunSettings:
             kind = str(field.type)
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, of_type(field.name, kind, value))
-        if self.folds < 2:
-            raise UsageError(f"`folds` must be at least 2, got {self.folds}. Raise --folds.")
-        if not 0 < self.test_fraction < 1:
-            raise UsageError(
-                "`test_fraction` must be a number between 0 and 1, got "
-                f"{self.test_fraction}. The usual value is 0.2."
-            )
+        check_split_settings(self.folds, self.test_fraction, self.ratio, self.splits)
         if not 0 <= self.seed < 2**32:
             raise UsageError(
                 f"`seed` must be between 0 and {2**32 - 1}, got {self.seed}. Correct --seed."
@@ -136,11 +140,18 @@ class RunSettings:
                 f"`crop_margin` must be between 0 and 1, got {self.crop_margin}: it is a share of "
                 "the box. Correct --crop-margin."
             )
+        object.__setattr__(self, "audit", self.audit.casefold())
+        if not self.data.strip():
+            raise UsageError("`data` must not be empty. Name a folder, a manifest or 'digits'.")
         if self.audit not in AUDITS:
             raise UsageError(
                 f"`audit` must be {', '.join(AUDITS)}, got '{self.audit}'. Correct --audit."
             )
-        HEADS.get(self.head)
+        # Names are matched without regard to case; the record keeps them as they are registered.
+        object.__setattr__(self, "head", HEADS.get(self.head).name)
+        object.__setattr__(self, "strategy", strategy_name(self.strategy))
+        for name in CHOICES:
+            object.__setattr__(self, name, getattr(self, name).casefold())
         check_training(self)
 
     def as_dict(self) -> dict[str, Any]:
@@ -159,6 +170,19 @@ class RunSettings:
         return kept
 
 
+def strategy_name(name: str) -> str:
+    """The registered name of a strategy; the probe, which is no training, needs no such room.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    if name.casefold() == PROBE:
+        return PROBE
+    from headstart.finetune import STRATEGIES
+
+    return STRATEGIES.get(name).name
+
+
 def check_training(settings: RunSettings) -> None:
     """Refuse what the chosen strategy and head would pass over in silence.
 
@@ -170,7 +194,7 @@ def check_training(settings: RunSettings) -> None:
             f"`class_weights` must be {' or '.join(CLASS_WEIGHTS)}, got "
             f"'{settings.class_weights}'. Correct --class-weights."
         )
-    if settings.strategy != "probe":
+    if settings.strategy != PROBE:
         if settings.head != "logistic":
             raise UsageError(
                 f"`head` must be left out when fine-tuning, got '{settings.head}'. Layers of a new "
@@ -287,4 +311,8 @@ def settings_from(stored: dict[str, Any], **changes: Any) -> RunSettings:
             f"The run was written with settings unknown to this version: {', '.join(unknown)}. "
             "Update Headstart."
         )
-    return RunSettings(**{**stored, **changes})
+    kept = dict(stored)
+    for name, dependent in DEPENDENT.items():
+        if name in changes and changes[name] != stored.get(name):
+            kept |= dict.fromkeys(set(dependent) - set(changes))  # they were of the other one
+    return RunSettings(**{**kept, **changes})

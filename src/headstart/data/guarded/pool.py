@@ -138,7 +138,7 @@ class DecoderPool:
                 about, pixels = self._ask(data, path, min_side)
             except DecoderDiedError:
                 try:
-                    about, pixels = self._ask(data, path, min_side)
+                    about, pixels = self._ask(data, path, min_side, fresh=True)
                 except DecoderDiedError as error:
                     raise DecodingError(str(error)) from error
         if "problem" in about:
@@ -152,10 +152,10 @@ class DecoderPool:
         while self._idle:
             self._idle.pop().end()
 
-    def _ask(self, data: bytes, path: str, min_side: int | None) -> Answer:
+    def _ask(self, data: bytes, path: str, min_side: int | None, *, fresh: bool = False) -> Answer:
         """Ask an idle process, or a new one; it is idle again afterwards."""
         try:
-            process = self._idle.pop()
+            process = self._start() if fresh else self._idle.pop()
         except IndexError:
             process = self._start()
         answer = process.ask(data, path, min_side, self.time_limit_s)

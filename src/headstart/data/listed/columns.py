@@ -8,8 +8,9 @@
     box       rel_x1 rel_y1 rel_x2 rel_y2, rel_xmin ..., x1 y1 x2 y2, xmin ymin xmax ymax, box, bbox
 
 The first name of a line that the manifest has is taken, without regard to case. `columns` says
-otherwise: 'label=finding,path=file'; an empty name ('box=') leaves a column out. Two more words
-belong there: `root=FOLDER`, to which the paths are relative (itself relative to the manifest), and
+otherwise: 'label=finding,path=file'; an empty name ('box=') leaves a column out. A box is left,
+top, right, bottom; 'box=bbox:xywh' is one of left, top, width, height. Two more words belong
+there: `root=FOLDER`, to which the paths are relative (itself relative to the manifest), and
 `only=COLUMN`, which takes the rows where that column is neither empty nor 0, no or false.
 """
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from headstart.data.boxes import CORNER_COLUMNS
+from headstart.data.boxes import BOX_FORMS, CORNER_COLUMNS, Box, corners_of, parse_box
 from headstart.data.folders import close_names
 from headstart.errors import DataError, UsageError
 
@@ -47,6 +48,7 @@ class ChosenColumns:
         split: 'train', 'val', 'test'.
         source: where an image comes from.
         box: one column or four; none where images are taken whole.
+        box_form: one of `headstart.data.boxes.BOX_FORMS`, '' where nothing says it.
         root: folder of the paths, relative to the manifest.
         only: rows are taken where this column says yes.
     """
@@ -57,12 +59,37 @@ class ChosenColumns:
     split: str = ""
     source: str = ""
     box: tuple[str, ...] = ()
+    box_form: str = ""
     root: str = ""
     only: str = ""
 
     def takes(self, row: Mapping[str, str]) -> bool:
         """Whether `only` lets a row in."""
         return not self.only or row[self.only].strip().casefold() not in _NO
+
+    @property
+    def named_relative(self) -> bool:
+        """Whether the names of the box's columns say that it is in shares."""
+        return bool(self.box) and self.box[0].casefold().startswith("rel_")
+
+    def box_in(self, row: Mapping[str, str], place: str) -> Box | None:
+        """Left, top, right and bottom as one row writes them; None for the whole picture.
+
+        Raises:
+            DataError: there are not four finite numbers.
+        """
+        box = parse_box([row.get(name, "") for name in self.box], place) if self.box else None
+        return box and corners_of(box, self.box_form or "xyxy")
+
+    def box_notes(self, boxes: Sequence[Box | None]) -> tuple[str, ...]:
+        """How the boxes of one column are read, where nothing says it: four numbers tell not."""
+        if len(self.box) != 1 or self.box_form or not any(boxes):
+            return ()
+        (name,) = self.box
+        return (
+            f"The boxes of the column '{name}' are read as left, top, right, bottom (x1 y1 x2 y2); "
+            f"if they are left, top, width, height, say --columns box={name}:xywh.",
+        )
 
 
 def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
@@ -81,6 +108,13 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
             raise UsageError(
                 f"`columns` must be MEANING=COLUMN, joined by commas, got '{columns}'. An example: "
                 "label=finding,group=patient_id,path=file"
+            )
+        words = [word.strip().casefold() for word, _, _ in pairs]
+        twice = next((word for word in words if words.count(word) > 1), None)
+        if twice is not None:
+            raise UsageError(
+                f"`columns` says '{twice}' {words.count(twice)} times, got '{columns}'. Name one "
+                "column for each meaning."
             )
         wanted = {word.strip().casefold(): name.strip() for word, _, name in pairs}
     unknown = next((word for word in wanted if word not in WORDS), None)
@@ -121,9 +155,11 @@ def choose_columns(
                 f"say which one it is by --columns {word}=COLUMN."
             )
     only = wanted.get("only", "")
+    box, box_form = _box_columns(by_key, wanted, names, subject)
     return ChosenColumns(
         **chosen,
-        box=_box_columns(by_key, wanted, names, subject),
+        box=box,
+        box_form=box_form,
         root=wanted.get("root", ""),
         only=only and existing_column(only, names, subject),
     )
@@ -156,17 +192,31 @@ def group_hint(names: Sequence[str]) -> tuple[str, ...]:
 
 def _box_columns(
     by_key: Mapping[str, str], wanted: Mapping[str, str], names: Sequence[str], subject: str
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], str]:
+    """One column or four, and the form of the box where `wanted` says it."""
     if "box" in wanted:
-        asked = wanted["box"]
+        asked, form = _without_form(wanted["box"], names)
         several = [asked] if asked in names else asked.split()
         if len(several) not in (0, 1, 4):
             raise DataError(
                 f"`columns` must name one column or four for the box, got '{asked}'. Separate the "
                 "four by spaces: left, top, right, bottom."
             )
-        return tuple(existing_column(name, names, subject) for name in several)
+        return tuple(existing_column(name, names, subject) for name in several), form
     for corners in CORNER_COLUMNS:
         if all(corner in by_key for corner in corners):
-            return tuple(by_key[corner] for corner in corners)
-    return next(((by_key[name],) for name in BOX_COLUMNS if name in by_key), ())
+            return tuple(by_key[corner] for corner in corners), ""
+    return next(((by_key[name],) for name in BOX_COLUMNS if name in by_key), ()), ""
+
+
+def _without_form(asked: str, names: Sequence[str]) -> tuple[str, str]:
+    """'bbox' and 'xywh' of 'bbox:xywh'; a column of just that name comes first."""
+    column, colon, form = asked.rpartition(":")
+    if not colon or asked in names:
+        return asked, ""
+    if form.strip().casefold() not in BOX_FORMS:
+        raise DataError(
+            f"`columns` must give the form of a box as one of {', '.join(BOX_FORMS)}, got "
+            f"'{form}'. Write box=COLUMN:xywh for left, top, width, height."
+        )
+    return column.strip(), form.strip().casefold()

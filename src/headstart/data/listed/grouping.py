@@ -3,17 +3,26 @@
 `--group-by` is the name of a column where there is such a column, else a regular expression that
 is searched in each image's path: its first group that takes part is the image's group, or the whole
 match where none does. 'IM-([0-9]+)' takes the patient out of 'NORMAL/IM-0115-0001.jpeg'.
+
+Some expressions, such as '(a+)+$', take time exponential in the length of a path. `re` has no limit
+of its own, but looks for signals while it matches, so a timer ends it. Python delivers signals to
+the main thread only: in another thread, and where timers are missing, there is no limit.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 
 from headstart.data.folders import close_names
 from headstart.data.listed.columns import existing_column
 from headstart.errors import DataError, UsageError
 
+# Of the processor's time. A million paths take about two seconds with a harmless expression.
+MATCHING_LIMIT_S = 10.0
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_ ]*")
 
 
@@ -46,8 +55,7 @@ def find_groups(
         groups = [row.get(column, "").strip() for row in cells]
         fault = f"have nothing in the column '{column}'"
     else:
-        pattern = _compile(group_by, columns)
-        groups = [_group_of(pattern.search(path)) for path in paths]
+        groups = _match_all(group_by, paths, columns)
         fault = f"do not match the regular expression '{group_by}'"
     return check_groups(paths, groups, f"`--group-by {group_by}`", fault, needed=needed)
 
@@ -94,6 +102,48 @@ def check_groups(
     return tuple(groups), notes
 
 
+class _TooSlowError(Exception):
+    """The time for matching is over."""
+
+
+def _match_all(text: str, paths: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """The groups by a regular expression, within `MATCHING_LIMIT_S`."""
+    try:
+        with _limited(MATCHING_LIMIT_S):
+            pattern = _compile(text, columns)
+            return [_group_of(pattern.search(path)) for path in paths]
+    except _TooSlowError:
+        raise UsageError(
+            f"`--group-by {text}` took more than {MATCHING_LIMIT_S:g} s on {len(paths):,} paths: "
+            "as a regular expression it tries too many ways, as one repetition inside another "
+            "does. Simplify it."
+        ) from None
+
+
+@contextlib.contextmanager
+def _limited(limit_s: float) -> Iterator[None]:
+    """Raise `_TooSlowError` after so much time of the processor; no limit beside the main thread.
+
+    The processor's time, because a busy machine must not make an expression too slow.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or not hasattr(signal, "setitimer"):
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise _TooSlowError
+
+    handler = signal.signal(signal.SIGVTALRM, stop)
+    timer = signal.setitimer(signal.ITIMER_VIRTUAL, limit_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, *timer)
+        # None stands for a handler that Python did not set and cannot give back.
+        signal.signal(signal.SIGVTALRM, signal.SIG_DFL if handler is None else handler)
+
+
 def _compile(text: str, columns: Sequence[str]) -> re.Pattern[str]:
     if _IDENTIFIER.fullmatch(text):
         shown = ", ".join(f"'{name}'" for name in columns)
@@ -104,7 +154,7 @@ def _compile(text: str, columns: Sequence[str]) -> re.Pattern[str]:
         )
     try:
         return re.compile(text)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UsageError(
             f"`--group-by` must be a column or a regular expression, got '{text}': {error}. "
             "Correct it."

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from headstart.data.boxes import Box, are_shares, parse_box, to_shares, upright_sizes
+from headstart.data.boxes import Box, boxes_as_shares
 from headstart.data.folders import SPLIT_OF_FOLDER, class_name, find_images, printable
 from headstart.data.found import Collection, FoundImage
-from headstart.data.labels import class_notes
+from headstart.data.labels import class_notes, missing_notes
 from headstart.data.listed.columns import ChosenColumns, choose_columns
 from headstart.data.listed.sheets import Sheet, read_sheet
 from headstart.errors import DataError
@@ -82,7 +82,7 @@ class Entry:
         label: as it is written; '' where there is none.
         split: 'train', 'val', 'test' or ''.
         place: 'line 7 of `--data m.csv`', for messages.
-        box: four numbers as written.
+        box: left, top, right and bottom, in pixels or shares.
         cells: the whole row.
         group: cell of the group column.
         source: cell of the source column.
@@ -134,9 +134,10 @@ def read_manifest(
         entries,
         root,
         prefix="" if prefix == "." else prefix,
-        named_relative=bool(chosen.box) and chosen.box[0].casefold().startswith("rel_"),
+        named_relative=chosen.named_relative,
         columns=sheet.columns,
         grouped_by=chosen.group,
+        notes=chosen.box_notes([entry.box for entry in entries]),
     )
 
 
@@ -148,6 +149,7 @@ def collect_entries(
     named_relative: bool = False,
     columns: tuple[str, ...] = (),
     grouped_by: str = "",
+    notes: Sequence[str] = (),
 ) -> Collection:
     """Entries as images: boxes as shares, doubles refused, what is odd written down.
 
@@ -155,7 +157,12 @@ def collect_entries(
         DataError: one image stands there twice, or a box lies outside its picture.
     """
     _check_doubles(entries, root)
-    boxes = _boxes_as_shares(entries, root, named_relative)
+    boxes = boxes_as_shares(
+        [entry.box for entry in entries],
+        [root / entry.path for entry in entries],
+        [f"{entry.place}, '{printable(entry.path)}'" for entry in entries],
+        named_relative=named_relative,
+    )
     images = [
         FoundImage(
             path=printable(os.path.normpath(os.path.join(prefix, entry.path)).replace(os.sep, "/")),
@@ -169,13 +176,23 @@ def collect_entries(
         )
         for entry, box in zip(entries, boxes, strict=True)
     ]
-    notes = [*class_notes(entry.label for entry in entries if entry.label)]
-    unlabelled = sum(not entry.label for entry in entries)
+    return Collection(
+        images=images,
+        columns=columns,
+        notes=(*_label_notes([entry.label for entry in entries]), *notes),
+        grouped_by=grouped_by,
+    )
+
+
+def _label_notes(labels: Sequence[str]) -> list[str]:
+    written = [label for label in labels if label]
+    notes = [*class_notes(written), *missing_notes(written)]
+    unlabelled = len(labels) - len(written)
     if unlabelled:
         rows = "row has" if unlabelled == 1 else "rows have"
         verb = "is" if unlabelled == 1 else "are"
         notes.append(f"{unlabelled:,} {rows} no label and {verb} left aside.")
-    return Collection(images=images, columns=columns, notes=tuple(notes), grouped_by=grouped_by)
+    return notes
 
 
 def split_of_cell(text: str, place: str) -> str:
@@ -217,7 +234,7 @@ def _entries(
                 label=label if label.strip() else "",
                 split=own or split,
                 place=where,
-                box=parse_box([row[name] for name in chosen.box], where) if chosen.box else None,
+                box=chosen.box_in(row, where),
                 cells=row,
                 group=row[chosen.group].strip() if chosen.group else "",
                 source=row[chosen.source].strip() if chosen.source else "",
@@ -267,23 +284,3 @@ def _check_doubles(entries: Sequence[Entry], root: Path) -> None:
             f"{earlier.place.split(' of ')[0].lower()} ({len(doubles):,} such rows). "
             "An image has one row; remove the others."
         )
-
-
-def _boxes_as_shares(
-    entries: Sequence[Entry], root: Path, named_relative: bool
-) -> list[Box | None]:
-    """Boxes as shares of the upright picture; of one that cannot be read the box is left out."""
-    written = [entry.box for entry in entries if entry.box is not None]
-    boxes: list[Box | None] = [None] * len(entries)
-    if not written:
-        return boxes
-    rows = [row for row, entry in enumerate(entries) if entry.box is not None]
-    sizes: list[tuple[int, int] | None] = [None] * len(rows)
-    shares = are_shares(written, named_relative=named_relative)
-    if not shares:
-        sizes = upright_sizes([root / entries[row].path for row in rows])
-    for row, box, size in zip(rows, written, sizes, strict=True):
-        if shares or size is not None:
-            entry = entries[row]
-            boxes[row] = to_shares(box, size, f"{entry.place}, '{printable(entry.path)}'")
-    return boxes

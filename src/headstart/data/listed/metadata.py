@@ -2,7 +2,7 @@
 
 `metadata.csv` (.tsv, .jsonl, .parquet) at the top of a folder of class folders gives further
 columns: groups for `--group-by`, where images come from, boxes. The class folders stay the labels,
-and rows without an image or images without a row do no harm.
+a column of splits is not used, and rows without an image or images without a row do no harm.
 
 Where there are no class folders and the file has a column of paths and one of labels (a Hugging
 Face image folder, also one such file inside each of `train/` and `test/`), it is the manifest.
@@ -16,14 +16,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from headstart.data.boxes import Box, are_shares, parse_box, to_shares, upright_sizes
+from headstart.data.boxes import boxes_as_shares
 from headstart.data.folders import SPLIT_OF_FOLDER, printable, subfolders
 from headstart.data.found import Collection, FoundImage
-from headstart.data.listed.columns import ChosenColumns, choose_columns
+from headstart.data.listed.columns import ChosenColumns, choose_columns, existing_column
 from headstart.data.listed.manifests import read_manifest, splits_of
 from headstart.data.listed.sheets import Sheet, read_sheet
 from headstart.errors import DataError, MissingExtraError, UsageError
 
+# What `columns` may say beside class folders.
+FURTHER_WORDS = ("path", "group", "source", "box")
 METADATA_NAMES = tuple(f"metadata.{ending}" for ending in ("csv", "tsv", "jsonl", "parquet"))
 
 
@@ -65,9 +67,16 @@ def with_metadata(
     """Images of class folders with what the metadata file says of them.
 
     Raises:
-        DataError: `wanted` names a column that is not there, or a box is wrong.
+        DataError: `wanted` says what class folders say themselves, or names a column that is not
+            there, or a box is wrong.
     """
     file = metadata_file(directory)
+    idle = next((word for word in wanted if word not in FURTHER_WORDS), None)
+    if file is not None and idle not in (None, "label"):
+        raise DataError(
+            f"`columns` knows {', '.join(FURTHER_WORDS)} beside class folders, got '{idle}'. Name "
+            f"'{printable(str(file))}' as --data, so that the folders of {subject} do not count."
+        )
     if "label" in wanted or (wanted and file is None):
         advice = f"Name '{printable(str(file))}' as --data" if file else "Leave it out"
         raise DataError(
@@ -109,34 +118,63 @@ def _matched(
             "" if n is None else f"{sheet.places[n].capitalize()} of {subject}" for n in numbers
         ]
         matched = _boxed(matched, places, chosen)
-    known = any(number is not None for number in numbers)
-    stranger = f"'{sheet.file.name}' is not used: none of its rows names one of the images."
-    return Collection(
-        images=matched,
-        columns=sheet.columns,
-        notes=() if known else (stranger,),
-        grouped_by=chosen.group if known else "",
+    if all(number is None for number in numbers):
+        return Collection(
+            images=matched, columns=sheet.columns, notes=(_unused(images, sheet, chosen),)
+        )
+    notes = chosen.box_notes([image.box for image in matched])
+    if chosen.split and not any(image.split for image in images):
+        notes += (
+            f"The column '{chosen.split}' of '{sheet.file.name}' is not used: beside class folders "
+            f"splits are folders too. Name '{printable(str(sheet.file))}' as --data to use it.",
+        )
+    return Collection(images=matched, columns=sheet.columns, notes=notes, grouped_by=chosen.group)
+
+
+def _unused(images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns) -> str:
+    """The sentence for a file whose rows name no image, with what was meant perhaps."""
+    sentence = f"'{sheet.file.name}' is not used: none of its rows names one of the images."
+    roots = _roots(images, sheet, chosen) if chosen.label else []
+    if not roots:
+        return sentence
+    folders = len({image.label for image in images})
+    return (
+        f"{sentence} What is learnt are the {folders} folders, not the labels in its column "
+        f"'{chosen.label}'; did you mean --data {printable(str(sheet.file))} --columns "
+        f"{' or '.join(roots)}?"
     )
+
+
+def _roots(images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns) -> list[str]:
+    """'root=FOLDER', for each folder below which all files lie that the rows name."""
+    names_in: dict[str, set[str]] = {}
+    for image in images:
+        folder, _, rest = _key(image.path).partition("/")
+        names_in.setdefault(folder, set()).update((rest, rest.rpartition("/")[2]))
+    found = []
+    for folder, names in sorted(names_in.items()):
+        if {_key(row[chosen.path]) for row in sheet.rows} <= names:
+            found.append(f"root={folder}")
+            continue
+        if folder.casefold() not in {name.casefold() for name in sheet.columns}:
+            continue
+        only = replace(chosen, only=existing_column(folder, sheet.columns, sheet.file.name))
+        taken = {_key(row[chosen.path]) for row in sheet.rows if only.takes(row)}
+        if taken and taken <= names:
+            found.append(f"root={folder},only={only.only}")
+    return found
 
 
 def _boxed(images: list[FoundImage], places: list[str], chosen: ChosenColumns) -> list[FoundImage]:
     """The images with boxes as shares."""
-    written: dict[int, Box] = {}
-    for row, image in enumerate(images):
-        box = parse_box([image.cells.get(name, "") for name in chosen.box], places[row])
-        if box is not None:
-            written[row] = box
-    relative = chosen.box[0].casefold().startswith("rel_")
-    shares = are_shares(list(written.values()), named_relative=relative)
-    sizes: list[tuple[int, int] | None] = [None] * len(written)
-    if not shares:
-        sizes = upright_sizes([file for row in written if (file := images[row].file)])
-    boxed = list(images)
-    for (row, box), size in zip(written.items(), sizes, strict=True):
-        if shares or size is not None:
-            place = f"{places[row]}, '{images[row].path}'"
-            boxed[row] = replace(images[row], box=to_shares(box, size, place))
-    return boxed
+    pairs = zip(images, places, strict=True)
+    boxes = boxes_as_shares(
+        [chosen.box_in(image.cells, place) for image, place in pairs],
+        [image.file or b"" for image in images],
+        [f"{place}, '{image.path}'" for image, place in zip(images, places, strict=True)],
+        named_relative=chosen.named_relative,
+    )
+    return [replace(image, box=box) for image, box in zip(images, boxes, strict=True)]
 
 
 def _joined(

@@ -1,22 +1,27 @@
 """Manifest files as rows of text: CSV, TSV, Parquet, JSON lines.
 
 Everything becomes text, because a label is a name: 3, 3.0 and '3' are one label. Missing values
-become ''. A CSV is UTF-8, with or without a byte-order mark; of comma, semicolon and tab that one
-separates which its header has most of.
+become ''. A CSV is UTF-8, with or without a byte-order mark, or UTF-16 with one; of comma,
+semicolon, tab and bar that one separates which its header has most of, unless the file begins with
+a line such as 'sep=;', as spreadsheets write it.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from headstart.errors import DataError, MissingExtraError
+
+_SAID_SEPARATOR = re.compile(r'\s*"?sep=(.)"?[ \t]*(?=\r?\n|$)', re.IGNORECASE)
 
 SHEET_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".jsonl"})
 
@@ -46,7 +51,7 @@ def read_sheet(file: Path, subject: str) -> Sheet:
         subject: how messages name it.
 
     Raises:
-        DataError: it is empty, damaged, or not UTF-8.
+        DataError: it is empty, damaged, or of another encoding.
         MissingExtraError: Parquet without pyarrow.
     """
     suffix = file.suffix.lower()
@@ -57,7 +62,10 @@ def read_sheet(file: Path, subject: str) -> Sheet:
         raise DataError(f"{subject} is empty. It needs a header and a row for each image.")
     if suffix == ".jsonl":
         return _read_json_lines(file, text, subject)
-    return _read_csv(file, text, subject, "\t" if suffix == ".tsv" else _separator(text))
+    said = _SAID_SEPARATOR.match(text)
+    separator = said.group(1) if said else "\t" if suffix == ".tsv" else _separator(text)
+    # What says the separator gives way to an empty line, so that lines keep their numbers.
+    return _read_csv(file, text[said.end() :] if said else text, subject, separator)
 
 
 def cell_text(value: Any) -> str:
@@ -112,7 +120,7 @@ def feature_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]
         about = json.loads(entries.get(b"huggingface", b"{}"))
         names = about["info"]["features"][column]["names"]
         return [str(name) for name in names]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         classes = entries.get(b"classes", b"").decode("utf-8", "replace")
         return classes.split(",") if classes else []
 
@@ -140,6 +148,8 @@ def _read_text(file: Path, subject: str) -> str:
         content = file.read_bytes()
     except OSError as error:
         raise DataError(f"{subject} cannot be read: {error.strerror}.") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return _decode_utf16(content, subject)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -150,9 +160,19 @@ def _read_text(file: Path, subject: str) -> str:
         ) from error
 
 
+def _decode_utf16(content: bytes, subject: str) -> str:
+    try:
+        return content.decode("utf-16")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{subject} begins like UTF-16, but is none from byte {error.start} on. "
+            "Save it as UTF-8."
+        ) from error
+
+
 def _separator(text: str) -> str:
     header = text.lstrip().split("\n", 1)[0]
-    return max(",;\t", key=header.count)
+    return max(",;\t|", key=header.count)
 
 
 def _read_csv(file: Path, text: str, subject: str, separator: str) -> Sheet:
@@ -195,17 +215,23 @@ def _read_json_lines(file: Path, text: str, subject: str) -> Sheet:
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"Line {number} of {subject} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise DataError(f"Line {number} of {subject} is no JSON object. Correct it.")
-        rows.append({str(name): cell_text(value) for name, value in row.items()})
+        rows.append(_json_row(line, f"Line {number} of {subject}"))
         places.append(f"line {number}")
     columns = tuple(dict.fromkeys(name for row in rows for name in row))
     full = [{name: row.get(name, "") for name in columns} for row in rows]
     return Sheet(file=file, columns=columns, rows=full, places=places)
+
+
+def _json_row(line: str, place: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+        if isinstance(row, dict):
+            return {str(name): cell_text(value) for name, value in row.items()}
+    except RecursionError as error:
+        raise DataError(f"{place} is JSON nested too deeply to be read. Correct it.") from error
+    except ValueError as error:
+        raise DataError(f"{place} is not JSON: {error}.") from error
+    raise DataError(f"{place} is no JSON object. Correct it.")
 
 
 def _read_parquet(file: Path, subject: str) -> Sheet:
@@ -221,7 +247,7 @@ def _read_parquet(file: Path, subject: str) -> Sheet:
         raise _damaged(subject, "Parquet file", error) from error
     texts: dict[str, list[str]] = {}
     for name in kept:
-        names = _huggingface_names(schema.metadata, name)
+        names = huggingface_names(schema.metadata, name)
         values = map(cell_text, table.column(name).to_pylist())
         texts[name] = [named_label(value, names, f"{subject}, '{name}'") for value in values]
     rows = [{name: texts[name][row] for name in kept} for row in range(table.num_rows)]
@@ -229,7 +255,8 @@ def _read_parquet(file: Path, subject: str) -> Sheet:
     return Sheet(file=file, columns=tuple(kept), rows=rows, places=places)
 
 
-def _huggingface_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
+def huggingface_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]:
+    """Names of the classes 0, 1, ... of any column, in Hugging Face's own JSON only."""
     if metadata is None or b"huggingface" not in metadata:
         return []
     return feature_names({b"huggingface": metadata[b"huggingface"]}, column)

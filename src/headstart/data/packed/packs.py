@@ -3,6 +3,9 @@
 A pack has a column of bytes, or of Hugging Face's pairs of bytes and path, and a column of labels:
 words, or numbers whose names stand in the file's header (Hugging Face's features, or 'classes'
 joined by commas) or in `classes.json` beside it. The images stay encoded in memory.
+
+Other columns count as in a manifest (`headstart.data.listed.columns`). A split comes from the
+column of splits, else from the beginning of the file's name.
 """
 
 from __future__ import annotations
@@ -15,11 +18,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from headstart.data.boxes import boxes_as_shares
 from headstart.data.folders import SPLIT_OF_FOLDER, class_name, printable
 from headstart.data.found import Collection, FoundImage
-from headstart.data.labels import class_notes
-from headstart.data.listed.columns import choose_columns
-from headstart.data.listed.sheets import cell_text, feature_names, named_label, open_parquet
+from headstart.data.labels import class_notes, missing_notes
+from headstart.data.listed.columns import ChosenColumns, choose_columns
+from headstart.data.listed.manifests import split_of_cell
+from headstart.data.listed.sheets import (
+    cell_text,
+    feature_names,
+    huggingface_names,
+    named_label,
+    open_parquet,
+)
 from headstart.errors import DataError
 
 CLASSES_FILE = "classes.json"
@@ -38,6 +49,27 @@ class PackColumn:
 
     name: str
     paired: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pack:
+    """One pack as it was read.
+
+    Attributes:
+        images: one a row.
+        labels: of these rows, by name, '' where there is none.
+        columns: that were read, beside the images.
+        grouped_by: the column of groups, '' where there is none.
+        tells_splits: whether a row names its split.
+        notes: sentences that a run prints.
+    """
+
+    images: list[FoundImage]
+    labels: list[str]
+    columns: tuple[str, ...]
+    grouped_by: str
+    tells_splits: bool
+    notes: tuple[str, ...]
 
 
 def packs_of(directory: Path) -> list[Path]:
@@ -59,28 +91,35 @@ def is_pack(file: Path) -> bool:
 
 
 def read_packs(files: Sequence[Path], subject: str, wanted: dict[str, str]) -> Collection:
-    """The images of packs; a name that begins with train, val or test names the split.
+    """The images of packs, with labels, splits, groups, sources and boxes.
 
     Raises:
-        DataError: a pack is damaged or has no labels.
+        DataError: a pack is damaged or has no labels, a row is wrong, or `wanted` cannot be.
     """
-    images: list[FoundImage] = []
-    raw: set[str] = set()
-    columns: dict[str, None] = {}
-    grouped_by = ""
-    for file in files:
-        found, labels, names, grouped_by = _read_one(file, subject, wanted)
-        images += found
-        raw |= labels
-        columns.update(dict.fromkeys(names))
-    if len({image.split for image in images}) == 1:  # one pack alone is no split
+    if "root" in wanted:
+        raise DataError(
+            f"`columns` cannot have a root for {subject}, got 'root={wanted['root']}': a pack "
+            "holds its images itself. Leave it out."
+        )
+    packs = [_read_one(file, subject, wanted) for file in files]
+    images = [image for pack in packs for image in pack.images]
+    if not images:
+        raise DataError(f"{subject} has no row to take. It needs one for each image.")
+    splits = {image.split for image in images}
+    if any(pack.tells_splits for pack in packs):  # the other rows are learnt from
+        images = [replace(image, split=image.split or "train") for image in images]
+    elif len(splits) == 1:  # one pack alone is no split
         images = [replace(image, split="") for image in images]
-    unlabelled = sum(not image.label for image in images)
-    notes = [*class_notes(raw)]
+    labels = [label for pack in packs for label in pack.labels if label.strip()]
+    notes = [*class_notes(labels), *missing_notes(labels)]
+    unlabelled = len(images) - len(labels)
     if unlabelled:
         notes.append(f"{unlabelled:,} images have no label and are left aside.")
     return Collection(
-        images=images, columns=tuple(columns), notes=tuple(notes), grouped_by=grouped_by
+        images=images,
+        columns=tuple(dict.fromkeys(name for pack in packs for name in pack.columns)),
+        notes=(*notes, *dict.fromkeys(note for pack in packs for note in pack.notes)),
+        grouped_by=next((pack.grouped_by for pack in packs if pack.grouped_by), ""),
     )
 
 
@@ -98,44 +137,85 @@ def image_column(schema: Any) -> PackColumn | None:
     return preferred or (next(iter(found.values())) if len(found) == 1 else None)
 
 
-def _read_one(
-    file: Path, subject: str, wanted: dict[str, str]
-) -> tuple[list[FoundImage], set[str], list[str], str]:
-    """Images, raw labels, names of the columns, and the column of the groups."""
-    import pyarrow
-
+def _read_one(file: Path, subject: str, wanted: dict[str, str]) -> Pack:
+    """A pack as it was read."""
     place = f"'{file.name}' of {subject}" if file.name not in subject else subject
     opened = open_parquet(file, place)
-    column = image_column(opened.schema_arrow)
+    schema = opened.schema_arrow
+    column = image_column(schema)
     assert column is not None, "is_pack was asked before"
-    kept = [field.name for field in opened.schema_arrow if _is_plain(field.type)]
-    chosen = choose_columns(kept, wanted, place, ("label",))
+    plain = [field.name for field in schema if _is_plain(field.type)]
+    lists = [field.name for field in schema if _is_list(field.type)]
+    chosen = choose_columns([*plain, *lists], wanted, place, ("label",))
+    kept = [*plain, *(name for name in lists if name in chosen.box)]
+    values = _read_columns(opened, [column.name, *kept], place)
+    texts = {name: list(map(cell_text, values[name])) for name in kept}
+    for name in kept:
+        names = [] if name == chosen.label else huggingface_names(schema.metadata, name)
+        texts[name] = [named_label(text, names, f"{place}, '{name}'") for text in texts[name]]
+    names = _names_beside(file) or feature_names(schema.metadata, chosen.label)
+    labels = [named_label(text, names, place) for text in texts[chosen.label]]
+    blobs, paths = _unpaired(values[column.name], column)
+    titles = _titles(
+        texts[chosen.path] if chosen.path else paths, _split_of_name(file) or file.stem
+    )
+    cells = [{name: texts[name][row] for name in kept} for row in range(len(blobs))]
+    rows = [row for row in range(len(blobs)) if chosen.takes(cells[row])]
+    places = [f"Row {row + 1} of {place}" for row in rows]
+    images = [
+        FoundImage(
+            path=titles[row], blob=blobs[row], label=_class_of(labels[row]), cells=cells[row]
+        )
+        for row in rows
+    ]
+    told = [bool(chosen.split and image.cells[chosen.split].strip()) for image in images]
+    images = _described(images, places, chosen, _split_of_name(file))
+    return Pack(
+        images=images,
+        labels=[labels[row] for row in rows],
+        columns=tuple(kept),
+        grouped_by=chosen.group,
+        tells_splits=any(told),
+        notes=chosen.box_notes([image.box for image in images]),
+    )
+
+
+def _read_columns(opened: Any, names: list[str], place: str) -> dict[str, list[Any]]:
+    import pyarrow
+
     try:
-        table = opened.read(columns=[column.name, *kept])
+        table = opened.read(columns=names)
     except (pyarrow.ArrowException, OSError) as error:
         reason = str(error).split("\n", 1)[0].rstrip(".")
         raise DataError(f"{place} is damaged: {reason}. Fetch it again.") from error
-    names = _names_beside(file) or feature_names(opened.schema_arrow.metadata, chosen.label)
-    texts = {name: list(map(cell_text, table.column(name).to_pylist())) for name in kept}
-    blobs, paths = _unpaired(table.column(column.name).to_pylist(), column)
-    if chosen.path:
-        paths = texts[chosen.path]
-    labels = [named_label(text, names, place) for text in texts[chosen.label]]
-    split = _split_of_name(file)
-    titles = _titles(paths, split or file.stem)
-    images = [
-        FoundImage(
-            path=titles[row],
-            blob=blobs[row],
-            label=class_name(labels[row]) if labels[row].strip() else "",
-            split=split,
-            group=texts[chosen.group][row] if chosen.group else "",
-            source=texts[chosen.source][row] if chosen.source else "",
-            cells={name: texts[name][row] for name in kept},
+    return {name: table.column(name).to_pylist() for name in names}
+
+
+def _described(
+    images: list[FoundImage], places: list[str], chosen: ChosenColumns, split: str
+) -> list[FoundImage]:
+    """The images with split, group, source and box, as their rows say; `split` else."""
+    pairs = list(zip(images, places, strict=True))
+    boxes = boxes_as_shares(
+        [chosen.box_in(image.cells, place) for image, place in pairs],
+        [image.blob or b"" for image in images],
+        [f"{place}, '{image.path}'" for image, place in pairs],
+        named_relative=chosen.named_relative,
+    )
+    return [
+        replace(
+            image,
+            split=split_of_cell(image.cells.get(chosen.split, ""), place) or split,
+            group=image.cells.get(chosen.group, "").strip(),
+            source=image.cells.get(chosen.source, "").strip(),
+            box=box,
         )
-        for row in range(table.num_rows)
+        for (image, place), box in zip(pairs, boxes, strict=True)
     ]
-    return images, {label for label in labels if label.strip()}, kept, chosen.group
+
+
+def _class_of(label: str) -> str:
+    return class_name(label) if label.strip() else ""
 
 
 def _is_plain(kind: Any) -> bool:
@@ -144,6 +224,13 @@ def _is_plain(kind: Any) -> bool:
 
     textual = [types.is_string(kind), types.is_large_string(kind), types.is_dictionary(kind)]
     return any([*textual, types.is_integer(kind), types.is_floating(kind), types.is_boolean(kind)])
+
+
+def _is_list(kind: Any) -> bool:
+    """A column of lists, such as the four numbers of a box."""
+    from pyarrow import types
+
+    return any([types.is_list(kind), types.is_large_list(kind), types.is_fixed_size_list(kind)])
 
 
 def _unpaired(values: list[Any], column: PackColumn) -> tuple[list[bytes], list[str]]:
@@ -180,7 +267,7 @@ def _names_beside(file: Path) -> list[str]:
         content = json.loads(place.read_text(encoding="utf-8"))
         names = content["names"] if isinstance(content, dict) else content
         return [str(name) for name in names]
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise DataError(
             f"'{place}' must be a JSON list of class names, or hold one under 'names'. Correct it."
         ) from error

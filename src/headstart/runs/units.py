@@ -1,0 +1,83 @@
+"""What stays on one side of every split, and whether a given split keeps to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from headstart.errors import DataError
+from headstart.records import ImageTable, Integers
+from headstart.splitting import crossing, straddling
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Units:
+    """What stays on one side.
+
+    Attributes:
+        codes: (N,) unit of each image.
+        word: what messages call one.
+    """
+
+    codes: Integers
+    word: str
+
+    def take(self, rows: Integers) -> Units:
+        """The units of some images."""
+        return replace(self, codes=self.codes[rows])
+
+
+def codes_of(units: Units | None) -> Integers | None:
+    """(N,) codes, None where every image is by itself."""
+    return None if units is None else units.codes
+
+
+def count_leaks(
+    table: ImageTable, is_test: Bools, units: Units | None, origin: str, *, allowed: bool
+) -> int:
+    """How many test images of a given split share a unit with images to learn from.
+
+    Raises:
+        DataError: there are some and they are not allowed.
+    """
+    if units is None:
+        return 0
+    rows = crossing(units.codes, is_test)
+    if len(rows) and not allowed:
+        first = rows[0]
+        twin = int(np.flatnonzero((units.codes == units.codes[first]) & ~is_test)[0])
+        raise DataError(
+            f"{len(rows):,} of {int(is_test.sum()):,} test images ({origin}) belong together with "
+            f"images to learn from (a group, duplicates), as '{table.paths[first]}' with "
+            f"'{table.paths[twin]}': the test would reward memory. Move or remove one side, or "
+            "take it as it is by --allow-leaks, which every figure will be marked with."
+        )
+    return len(rows)
+
+
+def count_straddling(
+    learnt: ImageTable, fold: Integers, units: Units | None, subject: str, *, allowed: bool
+) -> int:
+    """How many images share a unit with an image of another fold.
+
+    Raises:
+        DataError: there are some and they are not allowed.
+    """
+    if units is None:
+        return 0
+    rows = straddling(units.codes, fold)
+    if len(rows) and not allowed:
+        first = rows[0]
+        own = units.codes == units.codes[first]
+        twin = int(np.flatnonzero(own & (fold != fold[first]))[0])
+        raise DataError(
+            f"{subject} part {len(rows):,} of {len(learnt):,} images from others that they belong "
+            f"together with (a group, duplicates), as '{learnt.paths[first]}' from "
+            f"'{learnt.paths[twin]}'. Remove one side, take --folds 5, or take it as it is by "
+            "--allow-leaks, which every figure will be marked with."
+        )
+    return len(rows)

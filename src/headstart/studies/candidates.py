@@ -1,0 +1,200 @@
+"""Which candidates are compared: backbones x strategies x what else is varied.
+
+A setting that means nothing to a candidate is left out of it (the epochs of a probe, the head of
+fine-tuning) where another candidate takes it; where none does it is refused as in a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headstart.backbones import build_network, find_backbone
+from headstart.errors import UsageError
+from headstart.files import digest_bytes
+from headstart.runs import RunSettings
+from headstart.runs.settings import PROBE, STEP_SETTINGS, strategy_name
+from headstart.runs.training_settings import ONLY_TRAINING, train_settings
+
+SCRATCH = "scratch"
+COSTS = {
+    "training": "in feature pass and training",
+    "prediction": "in one prediction",
+}
+# Settings of the model; those of the data, the folds and the seed are the same for all.
+VARIABLE = ("image_size", "weights", "head", "class_weights", *STEP_SETTINGS, *ONLY_TRAINING)
+LONGEST_NAME = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateRun:
+    """One candidate: its name, which is its folder's too, and the settings of its run."""
+
+    name: str
+    settings: RunSettings
+
+    @property
+    def network_key(self) -> tuple[str, str, int | None]:
+        """What decides how long a pass takes; alike for all strategies of a backbone."""
+        return self.settings.model, self.settings.weights, self.settings.image_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonSettings:
+    """What a user decided about a comparison.
+
+    Attributes:
+        out: its folder; every candidate has a run of its own in it.
+        settings: of the runs, by name, the same for all: `data`, `folds`, `seed` and so on.
+        models: names of backbones.
+        strategies: names of strategies.
+        vary: settings of the model with several values each, every combination is tried.
+        repeats: times that a probe is cross-validated, each with other folds.
+        fast: 'training' or 'prediction': which time counts in the recommendation.
+        candidates: made from these.
+    """
+
+    out: str
+    settings: Mapping[str, Any]
+    models: Sequence[str] = ("mini",)
+    strategies: Sequence[str] = (PROBE,)
+    vary: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    repeats: int = 3
+    fast: str = "training"
+    candidates: tuple[CandidateRun, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check what needs no image, and make the candidates."""
+        if not self.settings.get("data"):
+            raise UsageError("`--data` is missing: name a folder of class folders, or 'digits'.")
+        if self.fast not in COSTS:
+            raise UsageError(
+                f"`fast` must be {' or '.join(COSTS)}, got '{self.fast}'. Correct --fast."
+            )
+        if isinstance(self.repeats, bool) or not 1 <= self.repeats <= 100:
+            raise UsageError(
+                f"`repeats` must be between 1 and 100, got {self.repeats}. Correct --repeats."
+            )
+        for name, values in self.vary.items():
+            if name not in VARIABLE:
+                raise UsageError(
+                    f"`vary` must name a setting of the model, got '{name}'. It can be one of "
+                    f"{', '.join(VARIABLE)}."
+                )
+            refuse_twice(f"vary {name}", [str(value) for value in values])
+        object.__setattr__(self, "candidates", tuple(self._candidates()))
+
+    def _candidates(self) -> list[CandidateRun]:
+        """Every combination once, in the order given."""
+        models = [find_backbone(name).name for name in self.models]
+        strategies = [strategy_name(name) for name in self.strategies]
+        refuse_twice("model", models)
+        refuse_twice("strategy", strategies)
+        found: dict[str, CandidateRun] = {}
+        for model, strategy in itertools.product(models, strategies):
+            for values in itertools.product(*self.vary.values()):
+                changes = dict(zip(self.vary, values, strict=True))
+                candidate = self._candidate(model, strategy, changes, strategies)
+                found.setdefault(candidate.name, candidate)
+        return list(found.values())
+
+    def _candidate(
+        self, model: str, strategy: str, changes: dict[str, Any], strategies: Sequence[str]
+    ) -> CandidateRun:
+        """One combination, without the settings that are another candidate's."""
+        chosen = {"learning_curve": False, **self.settings, **changes}
+        unused = foreign_settings(strategy, strategies, str(chosen.get("head", "logistic")))
+        told = [f"{n.replace('_', '-')}={v}" for n, v in changes.items() if n not in unused]
+        if strategy == SCRATCH and "weights" not in chosen:
+            chosen["weights"] = "none"
+        name = folder_name(" ".join([model, strategy, *told]))
+        kept = {key: value for key, value in chosen.items() if key not in unused}
+        kept |= {"model": model, "strategy": strategy, "out": str(Path(self.out) / name)}
+        return CandidateRun(name=name, settings=RunSettings(**kept))
+
+    def asked(self) -> dict[str, Any]:
+        """What was asked, as records keep it, to go on with it later."""
+        return {
+            "settings": dict(self.settings),
+            "models": list(self.models),
+            "strategies": list(self.strategies),
+            "vary": {name: list(values) for name, values in self.vary.items()},
+            "repeats": self.repeats,
+            "fast": self.fast,
+        }
+
+    def compared(self) -> dict[str, Any]:
+        """What must be the same when a comparison goes on."""
+        runs = {c.name: c.settings.compared() for c in self.candidates}
+        return {"candidates": runs, "repeats": self.repeats, "fast": self.fast}
+
+
+def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:
+    """Settings that another candidate of the comparison takes and this one does not."""
+    if strategy != PROBE:
+        return ("head",) if PROBE in strategies else ()
+    if set(strategies) == {PROBE}:
+        return ()
+    return ONLY_TRAINING if head.casefold() == "mlp" else (*STEP_SETTINGS, *ONLY_TRAINING)
+
+
+def folder_name(text: str) -> str:
+    """The text without what a file system dislikes; long ones end with a digest."""
+    name = re.sub(r"[^A-Za-z0-9._=-]+", "-", text).strip("-.")
+    if len(name) <= LONGEST_NAME and name == text.replace(" ", "-"):
+        return name
+    return f"{name[:LONGEST_NAME]}-{digest_bytes(text.encode())[:6]}"
+
+
+def refuse_twice(what: str, names: Sequence[str]) -> None:
+    """Refuse an empty list, or one that names something twice.
+
+    Raises:
+        UsageError: one such.
+    """
+    flag = what.split()[0]
+    if not names:
+        raise UsageError(f"`{what}` names nothing to compare. Correct --{flag}.")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"`{what}` names '{name}' twice. Leave one out of --{flag}.")
+
+
+def check_candidates(candidates: Sequence[CandidateRun]) -> None:
+    """Build every network once, so that nothing is missing after hours of work.
+
+    Raises:
+        UsageError: weights that are not at hand, an image size or a choice of layers that a
+            network cannot take, a strategy that cannot start from these weights.
+    """
+    for key, alike in itertools.groupby(sorted(candidates, key=sort_key), key=sort_key):
+        del key
+        runs = [candidate.settings for candidate in alike]
+        network = build_network(
+            find_backbone(runs[0].model),
+            weights=runs[0].weights,
+            image_size=runs[0].image_size,
+            seed=runs[0].seed,
+        )
+        for settings in runs:
+            if settings.strategy == PROBE:
+                continue
+            from headstart.finetune import plan_network
+
+            plan_network(network, train_settings(settings))
+            if settings.strategy == SCRATCH and network.weights.source != "none":
+                raise UsageError(
+                    f"The strategy '{SCRATCH}' must start from random weights, got those of "
+                    f"'{network.weights.source}' for {settings.model}. Leave --weights out, or "
+                    f"{SCRATCH} out of --strategy."
+                )
+
+
+def sort_key(candidate: CandidateRun) -> tuple[str, str, int]:
+    """Candidates of one network lie together."""
+    model, weights, size = candidate.network_key
+    return model, weights, size or 0
