@@ -17,6 +17,7 @@ Integers = npt.NDArray[np.int64]
 Bytes8 = npt.NDArray[np.uint8]
 
 UNLABELLED = -1
+LARGEST_FILE_BYTES = 2**29  # a picture is smaller; more would fill the memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +74,12 @@ class ImageTable:
             OSError: the file cannot be read.
         """
         if self.files is not None:
+            size = self.files[row].stat().st_size
+            if size > LARGEST_FILE_BYTES:
+                raise OSError(
+                    f"{size / 2**30:.1f} GiB large; files of more than "
+                    f"{LARGEST_FILE_BYTES // 2**20} MiB are not read"
+                )
             return self.files[row].read_bytes()
         if self.blobs is not None:
             return self.blobs[row]

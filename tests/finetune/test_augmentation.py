@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from headstart.errors import UsageError
-from headstart.finetune import POLICIES, STEPS, Augmenter, flips_sideways
+from headstart.finetune import POLICIES, STEPS, Augmenter, flip_note, flips_sideways
 from headstart.finetune.augmentation import parse_policy
 
 PIXELS = torch.from_numpy(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeAlias
@@ -128,7 +128,7 @@ def upright_sizes(images: Sequence[Path | bytes]) -> list[tuple[int, int] | None
 def boxes_as_shares(
     boxes: Sequence[Box | None],
     images: Sequence[Path | bytes],
-    places: Sequence[str],
+    place_of: Callable[[int], str],
     *,
     named_relative: bool,
 ) -> list[Box | None]:
@@ -137,7 +137,7 @@ def boxes_as_shares(
     Args:
         boxes: N boxes as written, None for the whole picture.
         images: N files or encoded images.
-        places: N rows and paths, for messages.
+        place_of: names row and path in a message, by the number of the row.
         named_relative: whether the columns' names say shares.
 
     Raises:
@@ -145,6 +145,8 @@ def boxes_as_shares(
     """
     rows = [row for row, box in enumerate(boxes) if box is not None]
     written = [box for box in boxes if box is not None]
+    if not rows:
+        return list(boxes)
     shares = are_shares(written, named_relative=named_relative)
     sizes: list[tuple[int, int] | None] = [None] * len(rows)
     if not shares:
@@ -152,7 +154,7 @@ def boxes_as_shares(
     found: list[Box | None] = [None] * len(boxes)
     for row, box, size in zip(rows, written, sizes, strict=True):
         if shares or size is not None:
-            found[row] = to_shares(box, size, places[row])
+            found[row] = to_shares(box, size, place_of(row))
     return found
 
 

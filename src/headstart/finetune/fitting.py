@@ -97,12 +97,11 @@ def plan_network(network: Network, settings: TrainSettings) -> Plan:
     return trainable_plan(network_stages(network, settings), settings)
 
 
-def check_fit(network: Network, data: TrainingData, settings: TrainSettings) -> None:
-    """Refuse what could not be trained, before any work.
+def check_strategy(network: Network, settings: TrainSettings) -> None:
+    """Refuse a strategy that is not trained by steps, or not from these weights.
 
     Raises:
-        UsageError: the probe, which is fitted elsewhere; 'scratch' from trained weights; a metric
-            that is not defined for so few classes.
+        UsageError: the probe, which is fitted elsewhere; 'scratch' from trained weights.
     """
     spec = STRATEGIES.get(settings.strategy)
     if not spec.has_loop:
@@ -115,7 +114,17 @@ def check_fit(network: Network, data: TrainingData, settings: TrainSettings) -> 
             f"The strategy '{spec.name}' must start from random weights, got those of "
             f"'{network.weights.source}'. Use --weights none, or --strategy full."
         )
-    if STRATEGIES.get(settings.strategy).has_loop and data.num_classes > 1:
+
+
+def check_fit(network: Network, data: TrainingData, settings: TrainSettings) -> None:
+    """Refuse what could not be trained, before any work.
+
+    Raises:
+        UsageError: the probe, which is fitted elsewhere; 'scratch' from trained weights; a metric
+            that is not defined for so few classes.
+    """
+    check_strategy(network, settings)
+    if data.num_classes > 1:
         even = np.full((2, data.num_classes), 1 / data.num_classes)
         if METRICS.get(settings.monitored).function(even, np.arange(2, dtype=np.int64)) is None:
             raise UsageError(

@@ -9,13 +9,24 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.data import decode
+from headstart.data.preview import cropped
 from headstart.errors import UsageError
+from headstart.finetune.augmentation import draw_seed
+from headstart.finetune.fitting import check_strategy
+from headstart.finetune.images import TrainingData, prepare_images
+from headstart.finetune.objectives import DenseLayers
 from headstart.finetune.pictures import augmentation_figure, rate_figure
-from headstart.finetune.rates import RateSearch
-from headstart.inference import resize_pixels
-from headstart.records import ImageTable, Preprocessing
+from headstart.finetune.rates import RateSearch, find_rate
+from headstart.finetune.settings import TrainSettings
+from headstart.finetune.strategies import STRATEGIES
+from headstart.heads import fit_scaled_logistic, penalty_path
+from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.progress import Progress
+from headstart.records import Bytes8, ImageTable, Preprocessing
 
 MOST_VIEWS = 12
+FEWEST_STEPS = 10
+SEARCH_KEY = 4  # first number of the key that images for a search are drawn by
 
 
 def augment_preview(
@@ -51,12 +62,77 @@ def augment_preview(
     return augmentation_figure(torch.from_numpy(pixels), names, policy, views=views, seed=seed)
 
 
-def seen_pixels(table: ImageTable, row: int, preprocessing: Preprocessing) -> np.ndarray:
+def seen_pixels(table: ImageTable, row: int, preprocessing: Preprocessing) -> Bytes8:
     """(S, S, 3) uint8 of one image, cropped to its box and resized as a training does."""
-    from headstart.data.preview import cropped
-
     picture = decode(table.read(row), table.paths[row])[0]
     return resize_pixels(cropped(picture, table.box_of(row)), preprocessing)
+
+
+def search_rate(
+    table: ImageTable,
+    extractor: FeatureExtractor,
+    settings: TrainSettings,
+    *,
+    num_steps: int = 100,
+    progress: Progress | None = None,
+) -> RateSearch:
+    """`find_rate` on labelled images that are not for testing, from the start that a run has.
+
+    Args:
+        table: the data; only as many images are read as the steps can look at.
+        extractor: the network and where it is computed.
+        settings: of the training that the rate is for.
+        num_steps: steps of the optimizer while the rate grows.
+        progress: silent where None.
+
+    Raises:
+        UsageError: a strategy without steps, or one that the network does not have.
+        DataError: fewer than two images.
+        HeadstartError: the loss is not finite from the first step on.
+    """
+    if num_steps < FEWEST_STEPS:
+        raise UsageError(
+            f"`num_steps` must be {FEWEST_STEPS} or more, got {num_steps}. Raise --steps."
+        )
+    check_strategy(extractor.network, settings)
+    splits = np.array(table.splits)
+    rows = np.flatnonzero((table.labels >= 0) & (splits != "test"))
+    order = np.random.default_rng(draw_seed(SEARCH_KEY, settings.seed)).permutation(rows)
+    chosen = table.take(order[: num_steps * settings.batch_size])
+    prepared = prepare_images(chosen, extractor, progress=progress or Progress())
+    data = TrainingData(
+        images=prepared.pixels,
+        labels=chosen.labels,
+        train_rows=np.flatnonzero(prepared.good),
+        inner_rows=np.empty(0, dtype=np.int64),
+        num_classes=len(table.class_names),
+    )
+    starts_from_probe = STRATEGIES.get(settings.strategy).from_probe and not settings.hidden
+    return find_rate(
+        extractor.network,
+        data,
+        settings,
+        execution=extractor.execution,
+        start_head=probe_head(extractor, data) if starts_from_probe else None,
+        num_steps=num_steps,
+    )
+
+
+def probe_head(extractor: FeatureExtractor, data: TrainingData) -> DenseLayers:
+    """A logistic head on the frozen features of the training rows, with a middling penalty."""
+    rows, size = torch.from_numpy(data.train_rows), extractor.batch_size
+    features = [
+        extractor.forward(data.images[rows[start : start + size]])
+        for start in range(0, len(rows), size)
+    ]
+    fit = fit_scaled_logistic(
+        torch.from_numpy(np.concatenate(features)).float(),
+        torch.from_numpy(data.labels[data.train_rows]),
+        torch.ones((1, len(rows)), dtype=torch.float64),
+        penalty_path(3)[1:2],
+        data.num_classes,
+    )
+    return ((fit.coef[0].float().cpu(), fit.intercept[0].float().cpu()),)
 
 
 def rate_preview(search: RateSearch, model: str, strategy: str) -> Figure:

@@ -25,7 +25,7 @@ from torch import nn
 from headstart.backbones import Network
 from headstart.data.boxes import Box, crop_to_box, named_box
 from headstart.data.decoding import DecodingError, decode
-from headstart.errors import HeadstartError
+from headstart.errors import WeightsError
 from headstart.inference.preprocessing import normalise, resize_pixels
 from headstart.records import Bytes8, ImageFacts
 from headstart.runtime import Execution, usable_cores
@@ -118,7 +118,7 @@ class FeatureExtractor:
         """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
 
         Raises:
-            HeadstartError: a feature is not finite or does not fit 16 bits.
+            WeightsError: a feature is not finite or does not fit 16 bits.
         """
         count = len(pixels)
         if count < SMALLEST_BATCH:
@@ -129,9 +129,11 @@ class FeatureExtractor:
             x = x.contiguous()
         values = self.module(x.to(self.execution.dtype)).float()[:count]
         if not bool((values.abs() < HALF_MAX).all()):
-            raise HeadstartError(
+            exact = self.execution.dtype == torch.float32
+            advice = "Check the weights" + ("." if exact else ", or use --precision float32.")
+            raise WeightsError(
                 f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
-                f"{float(values.abs().max()):.3g}). Check the weights, or use --precision float32."
+                f"{float(values.abs().max()):.3g}). {advice}"
             )
         half: npt.NDArray[np.float16] = values.half().cpu().numpy()
         return half

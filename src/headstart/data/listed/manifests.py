@@ -157,16 +157,17 @@ def collect_entries(
         DataError: one image stands there twice, or a box lies outside its picture.
     """
     _check_doubles(entries, root)
+    files = [root / entry.path for entry in entries]
     boxes = boxes_as_shares(
         [entry.box for entry in entries],
-        [root / entry.path for entry in entries],
-        [f"{entry.place}, '{printable(entry.path)}'" for entry in entries],
+        files,
+        lambda row: f"{entries[row].place}, '{printable(entries[row].path)}'",
         named_relative=named_relative,
     )
     images = [
         FoundImage(
             path=printable(os.path.normpath(os.path.join(prefix, entry.path)).replace(os.sep, "/")),
-            file=root / entry.path,
+            file=file,
             label=class_name(entry.label),
             split=entry.split,
             group=entry.group,
@@ -174,7 +175,7 @@ def collect_entries(
             box=box,
             cells=entry.cells,
         )
-        for entry, box in zip(entries, boxes, strict=True)
+        for entry, file, box in zip(entries, files, boxes, strict=True)
     ]
     return Collection(
         images=images,

@@ -171,7 +171,7 @@ def _boxed(images: list[FoundImage], places: list[str], chosen: ChosenColumns) -
     boxes = boxes_as_shares(
         [chosen.box_in(image.cells, place) for image, place in pairs],
         [image.file or b"" for image in images],
-        [f"{place}, '{image.path}'" for image, place in zip(images, places, strict=True)],
+        lambda row: f"{places[row]}, '{images[row].path}'",
         named_relative=chosen.named_relative,
     )
     return [replace(image, box=box) for image, box in zip(images, boxes, strict=True)]

@@ -199,7 +199,7 @@ def _described(
     boxes = boxes_as_shares(
         [chosen.box_in(image.cells, place) for image, place in pairs],
         [image.blob or b"" for image in images],
-        [f"{place}, '{image.path}'" for image, place in pairs],
+        lambda row: f"{places[row]}, '{images[row].path}'",
         named_relative=chosen.named_relative,
     )
     return [
