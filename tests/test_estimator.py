@@ -230,6 +230,7 @@ def test_the_penalty_is_chosen_from_the_path_of_a_run(paths, labels):
     assert small().fit(paths, labels).chosen_ == {"penalty": PENALTY}
 
 
+@pytest.mark.slow
 def test_the_same_model_as_a_run(colour_folder, tmp_path):
     run = headstart.run(
         data=colour_folder, out=tmp_path / "run", folds=2, image_size=32, learning_curve=False

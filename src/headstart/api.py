@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from headstart.bundle import Classifier, load_classifier
 from headstart.errors import HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.runs import RunResult, RunSettings, run_job
+
+if TYPE_CHECKING:
+    from headstart.studies import ComparisonResult, ComparisonSettings
 
 
 def run(
@@ -42,11 +46,7 @@ def run(
         UsageError: bad settings or bad data, in one sentence.
         StorageError: the disk is full.
     """
-    known = {field.name for field in dataclasses.fields(RunSettings)}
-    for name in settings:
-        if name not in known:
-            listed = ", ".join(sorted(known))
-            raise UsageError(f"`{name}` is no setting of a run. Settings are {listed}.")
+    check_names(settings)
     chosen = RunSettings(data=folder_or_name(data), out=os.fspath(out), **settings)
     return run_and_report(chosen, resume=resume, progress=progress, images=images)
 
@@ -74,10 +74,113 @@ def run_and_report(
     """
     progress = progress or Progress()
     result = run_job(settings, resume=resume, progress=progress)
+    report_or_tell(result.out, progress, images=images)
+    return result
+
+
+def check_names(settings: Mapping[str, Any]) -> None:
+    """Refuse what is no setting of a run.
+
+    Raises:
+        UsageError: one such.
+    """
+    known = {field.name for field in dataclasses.fields(RunSettings)}
+    for name in settings:
+        if name not in known:
+            listed = ", ".join(sorted(known))
+            raise UsageError(f"`{name}` is no setting of a run. Settings are {listed}.")
+
+
+def report_or_tell(folder: Path, progress: Progress, *, images: bool) -> None:
+    """Write a run's report; where that fails, tell why and go on."""
     try:
-        report(result.out, images=images)
+        report(folder, images=images)
     except HeadstartError as error:
         progress.note(f"No report: {error}")
+
+
+def compare(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    models: Sequence[str] = ("mini",),
+    strategies: Sequence[str] = ("probe",),
+    vary: Mapping[str, Sequence[Any]] | None = None,
+    repeats: int = 3,
+    fast: str = "training",
+    test_all: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    images: bool = True,
+    **settings: Any,
+) -> ComparisonResult:
+    """Compare backbones and strategies on the same folds; recommend one, then test that one.
+
+    Args:
+        data: a folder of class folders, or a built-in name.
+        out: folder of the comparison, new or empty; every candidate has its run in it.
+        models: names of backbones.
+        strategies: names of strategies.
+        vary: settings of the model with several values each, such as `{"image_size": [64, 96]}`.
+        repeats: cross-validations of a probe.
+        fast: 'training' or 'prediction', the time that counts in the recommendation.
+        test_all: open the test part for all candidates; re-ranks nothing, and is stamped.
+        resume: go on with the comparison in `out`.
+        progress: silent where None.
+        images: whether the reports show pictures of the data.
+        **settings: any other field of `headstart.runs.RunSettings`, the same for all.
+
+    Returns:
+        The record (`.record`), the folder (`.out`) and the runs that were tested (`.opened`).
+
+    Raises:
+        UsageError: bad settings or data, or weights that are not at hand, before any work.
+        StorageError: the disk is full.
+    """
+    from headstart.studies import ComparisonSettings
+
+    check_names(settings)
+    asked = ComparisonSettings(
+        out=os.fspath(out),
+        settings={"data": folder_or_name(data), **settings},
+        models=models,
+        strategies=strategies,
+        vary=vary or {},
+        repeats=repeats,
+        fast=fast,
+    )
+    return compare_and_report(
+        asked, test_all=test_all, resume=resume, progress=progress, images=images
+    )
+
+
+def compare_and_report(
+    settings: ComparisonSettings,
+    *,
+    test_all: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+    images: bool = True,
+) -> ComparisonResult:
+    """The comparison, then a report of every run whose test part was opened.
+
+    Args:
+        settings: what the user decided.
+        test_all: open the test part for all candidates.
+        resume: go on with an interrupted comparison.
+        progress: silent where None.
+        images: whether the reports show pictures of the data.
+
+    Raises:
+        UsageError: bad settings or data.
+        StorageError: the disk is full.
+    """
+    from headstart.studies import compare_jobs
+
+    progress = progress or Progress()
+    result = compare_jobs(settings, test_all=test_all, resume=resume, progress=progress)
+    for folder in result.opened:
+        report_or_tell(folder, progress, images=images)
     return result
 
 

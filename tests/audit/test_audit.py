@@ -304,6 +304,7 @@ def test_the_order_of_the_rows_is_no_matter(tmp_path):
     first, second = audit_table(table), audit_table(table.take(order))
     assert np.array_equal(first.linked[order], second.linked)
     assert [f.message for f in first.findings] == [f.message for f in second.findings]
+    assert first.summary["shortcuts"] == second.summary["shortcuts"] != []
     for name, column in first.columns.items():
         assert tuple(column[i] for i in order) == second.columns[name]
 
@@ -384,6 +385,7 @@ def test_the_largest_group_is_kept(tmp_path):
 
 @pytest.mark.slow
 def test_digits_are_not_merged():
-    audit = audit_table(load_table("digits"))
+    table = load_table("digits")
+    audit = audit_table(table.take(np.arange(0, len(table), 4)))
     assert len(set(audit.linked)) > 0.99 * len(audit.table)
     assert audit.errors == ()

@@ -11,9 +11,11 @@ from scipy.fft import dct
 
 from headstart.audit.hashing import (
     border_facts,
+    colour_cells,
     cosine_basis,
     is_flat,
     jpeg_quantisation,
+    metadata_facts,
     perceptual_hashes,
     pixel_digest,
     thumbnail,
@@ -92,3 +94,36 @@ def test_quantisation_is_that_of_the_first_table(quality):
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xdb\x00", b"\x89PNG"])
 def test_quantisation_of_other_or_broken_files_is_zero(data):
     assert jpeg_quantisation(data) == 0
+
+
+def test_cells_are_means_of_a_grid():
+    image = smooth_picture(5, (64, 48))
+    means = np.asarray(image, dtype=float).reshape(8, 6, 8, 8, 3).mean(axis=(1, 3))
+    assert np.abs(colour_cells(image) - means).max() <= 1
+
+
+def test_metadata_of_a_jpeg_are_counted():
+    image, exif = smooth_picture(6), Image.Exif()
+    exif[0x010F] = "a maker"
+    bare = metadata_facts(encoded(image, "JPEG"))
+    told = metadata_facts(encoded(image, "JPEG", exif=exif, comment=b"by hand"))
+    assert bare == (0, 14, 1)  # the JFIF segment that Pillow writes
+    assert told[0] == len(exif.tobytes())
+    assert told[1] >= 7
+    assert told[2] & (1 << 1)
+    assert told[2] & (1 << 14)
+
+
+def test_metadata_of_a_png_are_counted():
+    image, exif = smooth_picture(6), Image.Exif()
+    exif[0x010F] = "a maker"
+    assert metadata_facts(encoded(image)) == (0, 0, 0)
+    told = metadata_facts(encoded(image, exif=exif, dpi=(72, 72)))
+    assert told[0] == len(exif.tobytes()) - len(b"Exif\x00\x00")
+    assert told[1:] == (9, (1 << 15) | (1 << 3))
+
+
+@pytest.mark.parametrize("length", range(0, 60, 7))
+def test_cut_files_have_metadata_without_an_error(length):
+    for kind in ("JPEG", "PNG", "WEBP"):
+        assert len(metadata_facts(encoded(smooth_picture(6), kind)[:length])) == 3

@@ -12,12 +12,16 @@ The alarm goes off
 - for the source where no two sets of classes share one, or where it tells the label as a file fact
   does;
 - for the border and the covered centre where they do so by half of what chance leaves and reach
-  nine tenths of what the whole picture gives an ordinary classifier on the audit's embedding.
+  nine tenths of what the whole picture gives a plain classifier on the audit's embedding. Where
+  classes share no source they are also asked for these sets of classes alone, as a frame that
+  tells the source says nothing about classes of one source and would drown in their chance.
 
 Never for the thumbnail and never for the source in the features: flowers have colours, and a
 network sees which camera took a picture. Those are told beside what the whole picture gives.
 
-What this cannot show: a mark inside the picture (a token, a ruler, a pen's line) is no border and
+What this cannot show: how well the model of a run does, as the audit comes before it; the plain
+classifier stands in and is often the weaker of the two. File sizes tell of busy pictures too, so
+that their alarm may be honest content; re-encoding at one quality does not remove that. A mark inside the picture (a token, a ruler, a pen's line) is no border and
 no file fact; a photograph's margin may show the place honestly, and the outer ring of cells may
 hold part of the object; a source that nobody named cannot be asked for. Silence is no proof.
 """
@@ -35,6 +39,7 @@ from headstart.audit.association import (
     Predictor,
     measure_prediction,
     number_folds,
+    predict_by_tree,
     split_by_source,
 )
 from headstart.audit.duplicates import NONE
@@ -46,9 +51,11 @@ from headstart.records import UNLABELLED, Floats, ImageTable, Integers
 
 REACH = 0.9  # share of the whole picture's gain over chance
 MOST_SOURCES = 50
+MOST_SETS = 4
+BYTES, METADATA = "bytes of the file", "EXIF and other metadata"
 ALL_FACTS, BORDER, MASKED, THUMBNAIL = (
     *("all file facts", "border"),
-    *("picture with its centre covered", "8x8 thumbnail"),
+    *("the picture with its centre covered", "an 8x8 thumbnail"),
 )
 
 
@@ -86,6 +93,11 @@ class Evidence:
         """(N, D) features of all or of the kept images."""
         rows = self.rows if kept is None else self.rows[kept]
         return self.examined.features.values[rows].astype(np.float64)
+
+    def cells(self, kept: Integers | None = None, *, masked: bool) -> Floats:
+        """(N, F) colours of the thumbnails of all or of the kept images."""
+        rows = self.rows if kept is None else self.rows[kept]
+        return thumbnail_values(self.examined.records[rows], masked=masked)
 
 
 def gather_evidence(
@@ -169,34 +181,38 @@ def _file_entries(
             continue
         alarm = kind in loud and (kind != ALL_FACTS or loud <= {ALL_FACTS, BORDER})
         note = "Bring all classes into one format, size and quality." if alarm else ""
-        yield _entry(kind, found, alarm=alarm, note=note)
+        if alarm and kind in (ALL_FACTS, BYTES):
+            note += " Some of it may be content, as busy pictures make larger files."
+        name = kind if kind in (ALL_FACTS, METADATA) else f"the {kind}"
+        yield _entry(name, found, alarm=alarm, note=note)
 
 
 def _picture_entries(
     evidence: Evidence, border: Association | None, whole: Association
 ) -> Iterator[dict[str, Any]]:
-    records = evidence.examined.records[evidence.rows]
     covered, small = (
-        evidence.measure(
-            thumbnail_values(records, masked=masked), evidence.labels, predict_by_ridge
-        )
+        evidence.measure(evidence.cells(masked=masked), evidence.labels, predict_by_ridge)
         for masked in (True, False)
     )
-    beside = f"A plain classifier on the whole picture reaches {whole.value:.0%}."
-    for name, found in ((BORDER, border), (MASKED, covered)):
-        if found is None:
-            continue
-        reached = found.value - found.chance >= REACH * (whole.value - whole.chance)
-        alarm = reached and found.clear_by(BORDER_MARGIN)
-        advice = " Crop the frame and compare; see where the classifier looks." if alarm else ""
-        yield _entry(name, found, alarm=alarm, note=beside + advice)
+    if border is not None:
+        yield _margin_entry("the border", border, whole)
+    if covered is not None:
+        yield _margin_entry(MASKED, covered, whole)
     if small is not None:
-        yield _entry(
-            THUMBNAIL,
-            small,
-            alarm=False,
-            note=f"{beside} Colours may tell classes honestly, so this is no alarm.",
-        )
+        note = f"{_beside(whole)} Colours may tell classes honestly, so this is no alarm."
+        yield _entry(THUMBNAIL, small, alarm=False, note=note)
+
+
+def _beside(whole: Association) -> str:
+    return f"A plain classifier on the whole picture reaches {whole.value:.0%}."
+
+
+def _margin_entry(name: str, found: Association, whole: Association) -> dict[str, Any]:
+    """An entry of something that leaves the middle of the picture out."""
+    reached = found.value - found.chance >= REACH * (whole.value - whole.chance)
+    alarm = reached and found.clear_by(BORDER_MARGIN)
+    advice = " Crop the frame and compare; see where the classifier looks." if alarm else ""
+    return _entry(name, found, alarm=alarm, note=_beside(whole) + advice)
 
 
 def _source_entries(evidence: Evidence, settings: AuditSettings) -> Iterator[dict[str, Any]]:
@@ -212,7 +228,9 @@ def _source_entries(evidence: Evidence, settings: AuditSettings) -> Iterator[dic
     sets = split_by_source(labels, sources)
     if found is not None:
         note = _source_note(evidence.class_names, sets, found.clear_by(settings.warning_margin))
-        yield _entry("source", found, alarm=bool(note), note=note)
+        yield _entry("the source", found, alarm=bool(note), note=note)
+    if len(sets) > 1:
+        yield from _apart_entries(evidence, sets, kept)
     common = kept[np.isin(sources, _most_common(sources))]
     seen = evidence.measure(
         evidence.embedding(common), evidence.sources[common], predict_by_ridge, common
@@ -220,18 +238,42 @@ def _source_entries(evidence: Evidence, settings: AuditSettings) -> Iterator[dic
     if seen is not None:
         note = "How well the features tell the source, not the label."
         if len(sets) > 1:
-            note += " Here the source may be the class."
-        yield _entry("features, asked for the source", seen, alarm=False, note=note)
+            note += " Here source and class are one, so this may be the class."
+        yield _entry("the features, asked for the source", seen, alarm=False, note=note)
     yield from _within_class(evidence, common)
+
+
+def _apart_entries(
+    evidence: Evidence, sets: list[list[int]], kept: Integers
+) -> Iterator[dict[str, Any]]:
+    """Border and covered centre, asked only which set of classes without a common source it is."""
+    of_class = np.zeros(len(evidence.class_names), dtype=np.int64)
+    for number, members in enumerate(sets):
+        of_class[members] = number
+    asked = of_class[evidence.labels[kept]]
+    whole = evidence.measure(evidence.embedding(kept), asked, predict_by_ridge, kept)
+    if whole is None:
+        return
+    strips = evidence.examined.records["border"][evidence.rows[kept]].astype(np.float64)
+    for name, values, predict in (
+        ("the border", strips, predict_by_tree),
+        (MASKED, evidence.cells(kept, masked=True), predict_by_ridge),
+    ):
+        found = evidence.measure(values, asked, predict, kept)
+        if found is not None:
+            yield _margin_entry(f"{name}, between classes without a common source", found, whole)
 
 
 def _source_note(class_names: tuple[str, ...], sets: list[list[int]], clear: bool) -> str:
     """Why the source is an alarm; empty where it is none."""
     if len(sets) > 1:
-        names = "; ".join(listed([class_names[c] for c in members]) for members in sets)
+        names = " and ".join(
+            f"({listed([class_names[c] for c in members])})" for members in sets[:MOST_SETS]
+        )
+        more = f" and {len(sets) - MOST_SETS} more sets" if len(sets) > MOST_SETS else ""
         return (
-            "No grouping can separate source from class here: these sets of classes share no "
-            f"source: {names}. Add images of these classes from one source."
+            f"No grouping can separate source from class here: {names}{more} share no source. Add "
+            "images of these classes from one source."
         )
     if clear:
         return "Test with whole sources held out, or balance the classes within each source."
@@ -257,7 +299,7 @@ def _within_class(evidence: Evidence, kept: Integers) -> Iterator[dict[str, Any]
     )
     if found is not None:
         yield _entry(
-            f"features, asked for the source within '{evidence.class_names[label]}'",
+            f"the features, asked for the source within '{evidence.class_names[label]}'",
             found,
             alarm=False,
             note="Within one class the label cannot help: what is above chance is the source's "

@@ -52,7 +52,7 @@ def audit_text(audit: Audit) -> str:
         *_class_lines(summary["classes"]),
         *_file_lines(summary["files"]),
         *_duplicate_lines(summary["duplicates"]),
-        *_association_lines(summary["associations"]),
+        *_shortcut_lines(summary["associations"], summary["shortcuts"]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -113,14 +113,20 @@ def _in_sets(images: int, sets: int, unit: str) -> str:
     return f"{counted(images, 'image')} in {counted(sets, unit)}" if images else "none"
 
 
-def _association_lines(found: dict[str, Any]) -> list[str]:
-    if not found:
+def _shortcut_lines(associations: dict[str, Any], battery: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    if "source" in associations:
+        entry = associations["source"]
+        lines += [f"  label and source: Cramér's V {_with_interval(entry, entry['value'])}"]
+    for entry in battery:
+        alarm = "ALARM  " if entry["alarm"] else ""
+        told = _with_interval(entry, entry["balanced_accuracy"])
+        lines.append(f"  {alarm}{entry['name']}: {told}" + f". {entry['note']}".rstrip(". "))
+    if not lines:
         return []
-    lines = ["", "What tells the label besides the picture (95 % interval; chance)"]
-    for name, entry in found.items():
-        what = "Cramér's V" if name == "source" else "balanced accuracy"
-        lines.append(
-            f"  {name}: {what} {entry['value']:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]; "
-            f"{entry['chance']:.2f}"
-        )
-    return lines
+    title = "What tells the label besides the picture (balanced accuracy, 95 % interval; chance)"
+    return ["", title, *lines]
+
+
+def _with_interval(entry: dict[str, Any], value: float) -> str:
+    return f"{value:.2f} [{entry['low']:.2f}, {entry['high']:.2f}]; {entry['chance']:.2f}"

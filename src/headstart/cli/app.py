@@ -17,6 +17,7 @@ import typer
 import headstart
 from headstart.cli import (
     cache,
+    compare,
     data,
     data_audit,
     doctor,
@@ -57,7 +58,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, predict, evaluate, report, models, summary, cache, doctor):
+for _module in (run, compare, predict, evaluate, report, models, summary, cache, doctor):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 _data = typer.Typer(

@@ -17,13 +17,13 @@ import numpy as np
 from headstart.backbones import Network
 from headstart.bundle import load_classifier
 from headstart.bundle.classifier import MODEL_FOLDER
-from headstart.errors import ResumeError
+from headstart.errors import ResumeError, UsageError
 from headstart.files import locked, make_folder, read_json, write_json
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
-from headstart.runs.job import FINISHED, HEAD_FITTINGS, Job, check_folder
+from headstart.runs.job import FINISHED, HEAD_FITTINGS, Job, check_folder, remove_begun
 from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
 from headstart.runs.parts import group_codes, read_table, units_of
@@ -243,13 +243,11 @@ def lock_candidate(
     return found
 
 
-def open_candidate(candidate: CandidateRun, *, repeats: int, progress: Progress) -> bool:
-    """Score a locked candidate on the test part; False where that was done before."""
+def open_candidate(candidate: CandidateRun, *, repeats: int, progress: Progress) -> None:
+    """Score a locked candidate on the test part, unless that was done before."""
     record = read_json(Path(candidate.settings.out) / RUN_FILE)
-    if record["status"] == FINISHED:
-        return False
-    go_on(candidate, repeats=repeats, earlier=None, progress=progress)
-    return True
+    if record["status"] != FINISHED:
+        go_on(candidate, repeats=repeats, earlier=None, progress=progress)
 
 
 def go_on(
@@ -259,6 +257,7 @@ def go_on(
     settings, folder = candidate.settings, Path(candidate.settings.out)
     table = read_table(settings, progress)
     check_folder(folder, resume=True)
+    existed = folder.exists()
     make_folder(folder)
     with locked(folder):
         begun = (folder / RUN_FILE).exists()
@@ -270,16 +269,20 @@ def go_on(
             forget_quick_folds(settings, folder)
         device = choose_execution(settings.device, settings.precision).device
         reset = measuring.reset_peak_memory(device)
-        job = LockingJob(settings, folder, table, run_file, progress)
-        job.prepare(
-            name=candidate.name,
-            repeats=repeats,
-            earlier=earlier,
-            interrupted=begun and not closed,
-            memory_known=reset,
-        )
         try:
+            job = LockingJob(settings, folder, table, run_file, progress)
+            job.prepare(
+                name=candidate.name,
+                repeats=repeats,
+                earlier=earlier,
+                interrupted=begun and not closed,
+                memory_known=reset,
+            )
             job.run()
+        except UsageError:
+            if not begun:
+                remove_begun(folder, existed=existed)
+            raise
         except TestPartClosedError:
             progress.note(f"Locked     {candidate.name}; its test part is closed")
 

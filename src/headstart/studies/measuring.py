@@ -41,9 +41,7 @@ def prediction_ms(
     return round(1000 * statistics.median(seconds), 3)
 
 
-def answer_one(
-    extractor: FeatureExtractor, head: FittedHead, table: ImageTable, row: int
-) -> None:
+def answer_one(extractor: FeatureExtractor, head: FittedHead, table: ImageTable, row: int) -> None:
     """Classify one picture; the answer is not needed."""
     for _, _, values in extractor.extract(table, [row]):
         head_logits(values, head.layers)

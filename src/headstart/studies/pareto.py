@@ -6,7 +6,6 @@ at nearly the same time stand side by side.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +23,6 @@ GREY = "#8A8A8A"
 FASTER = 10.0  # ratio of times from which an axis is logarithmic
 SIDE_BY_SIDE = 0.045  # of the axis; candidates closer than that are moved apart
 STEP_POINTS = 17.0
-NAMES_A_COLUMN = 4
 LONGEST = 46
 
 Row = Mapping[str, Any]
@@ -165,7 +163,7 @@ def name_list(table: Sequence[Row], chosen: str) -> list[Line2D]:
     """'1  mini-probe 0.91 (recommended)' for every candidate; the colours are the panel's."""
     made = []
     for index, row in enumerate(table):
-        name = textwrap.shorten(row["name"].replace("-", "- "), 400).replace("- ", "-")
+        name = row["name"]
         name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         words = f"{index + 1}   {name}, {row['accuracy']['value']:.3f}"
         note = " (recommended)" if row["name"] == chosen else ""

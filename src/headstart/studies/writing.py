@@ -8,7 +8,6 @@ from typing import Any
 
 from headstart.files import write_csv, write_text
 from headstart.runs.outputs import write_figure
-from headstart.studies.candidates import COSTS
 from headstart.studies.pareto import comparison_figure
 
 TABLE, TEXT, PICTURE = "comparison.csv", "comparison.txt", "comparison.png"
@@ -164,9 +163,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def told(
-    figure: Mapping[str, Any], *, scale: float = 1.0, places: int = 3, sign: str = ""
-) -> str:
+def told(figure: Mapping[str, Any], *, scale: float = 1.0, places: int = 3, sign: str = "") -> str:
     """'0.912 [0.901, 0.922]'; without brackets where there is no interval."""
     if figure["value"] is None:
         return "not defined"
@@ -182,8 +179,3 @@ def p_value(value: float | None) -> str:
     if value is None:
         return "not defined"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def cost_label(fast: str) -> str:
-    """What a time is measured in, for a sentence."""
-    return COSTS[fast]
