@@ -99,7 +99,7 @@ def report_or_tell(folder: Path, progress: Progress, *, images: bool) -> None:
         progress.note(f"No report: {error}")
 
 
-def compare(
+def compare(  # noqa: PLR0913 - a command as a function
     data: str | os.PathLike[str],
     *,
     out: str | os.PathLike[str],

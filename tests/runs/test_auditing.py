@@ -6,11 +6,16 @@ import json
 import shutil
 
 import pytest
-from test_job import rows, settings
+from test_job import rows
+from test_job import settings as plain_settings
 
 from headstart.errors import DataError
 from headstart.progress import Progress
 from headstart.runs import run_job
+
+
+def settings(data, out, **changes):
+    return plain_settings(data, out, **{"audit": "auto", **changes})
 
 
 class Notes(Progress):

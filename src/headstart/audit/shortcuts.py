@@ -8,7 +8,7 @@ accuracy on units that the classifier did not see, with a 95 % interval over uni
 The alarm goes off
 
 - for a file fact where the interval lies above chance by 30 % of what chance leaves
-  (`AuditSettings.warning_margin`); for all of them together where no single one does;
+  (`AuditSettings.warning_margin`); all of them together are asked where no single one is loud;
 - for the source where no two sets of classes share one, or where it tells the label as a file fact
   does;
 - for the border and the covered centre where they do so by half of what chance leaves and reach
@@ -19,11 +19,12 @@ The alarm goes off
 Never for the thumbnail and never for the source in the features: flowers have colours, and a
 network sees which camera took a picture. Those are told beside what the whole picture gives.
 
-What this cannot show: how well the model of a run does, as the audit comes before it; the plain
-classifier stands in and is often the weaker of the two. File sizes tell of busy pictures too, so
-that their alarm may be honest content; re-encoding at one quality does not remove that. A mark inside the picture (a token, a ruler, a pen's line) is no border and
-no file fact; a photograph's margin may show the place honestly, and the outer ring of cells may
-hold part of the object; a source that nobody named cannot be asked for. Silence is no proof.
+What this cannot show. A mark inside the picture (a token, a ruler, a pen's line) is no border and
+no file fact. What a camera wrote into the EXIF is counted, not read. A photograph's margin may
+show the place honestly, and the outer ring of cells may hold part of the object; busy pictures
+make larger files, so that even a file fact may be content. How well the model of a run does is
+not known yet: the plain classifier stands in and is often the weaker of the two. A source that
+nobody named cannot be asked for. Silence is no proof.
 """
 
 from __future__ import annotations
@@ -175,16 +176,22 @@ def _entry(name: str, found: Association, *, alarm: bool, note: str) -> dict[str
 def _file_entries(
     of_files: Mapping[str, Association], settings: AuditSettings
 ) -> Iterator[dict[str, Any]]:
-    loud = {kind for kind, found in of_files.items() if found.clear_by(settings.warning_margin)}
-    for kind, found in of_files.items():
-        if kind == BORDER:
-            continue
-        alarm = kind in loud and (kind != ALL_FACTS or loud <= {ALL_FACTS, BORDER})
-        note = "Bring all classes into one format, size and quality." if alarm else ""
-        if alarm and kind in (ALL_FACTS, BYTES):
-            note += " Some of it may be content, as busy pictures make larger files."
-        name = kind if kind in (ALL_FACTS, METADATA) else f"the {kind}"
-        yield _entry(name, found, alarm=alarm, note=note)
+    facts = {kind: found for kind, found in of_files.items() if kind != BORDER}
+    whole = facts.pop(ALL_FACTS, None)
+    loud = {kind for kind, found in facts.items() if found.clear_by(settings.warning_margin)}
+    together = f" All file facts together give {whole.value:.0%}." if whole is not None else ""
+    for kind, found in facts.items():
+        note = _file_note(kind) + together if kind in loud else ""
+        name = kind if kind == METADATA else f"the {kind}"
+        yield _entry(name, found, alarm=kind in loud, note=note)
+    if whole is not None and not loud:
+        alarm = whole.clear_by(settings.warning_margin)
+        yield _entry(ALL_FACTS, whole, alarm=alarm, note=_file_note(BYTES) if alarm else "")
+
+
+def _file_note(kind: str) -> str:
+    content = " Some of it may be content, as busy pictures make larger files."
+    return "Bring all classes into one format, size and quality." + content * (kind == BYTES)
 
 
 def _picture_entries(

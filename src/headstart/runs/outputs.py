@@ -54,14 +54,16 @@ def write_images(
     write_csv(folder / IMAGES, ["label", "split", "group", "source", *columns, *header], rows)
 
 
-def write_splits(folder: Path, table: ImageTable, split: Split, everything: ImageTable) -> None:
+def write_splits(
+    folder: Path, table: ImageTable, split: Split, everything: ImageTable | None = None
+) -> None:
     """`splits.csv`: part and fold of every image; those that cannot be read are 'unused'.
 
     Args:
         folder: of the run.
         table: the images that are used.
         split: of that table.
-        everything: these and the unreadable ones.
+        everything: these and the unreadable ones; None where all are used.
     """
     part: dict[int, tuple[str, object]] = {int(row): ("test", "") for row in split.test}
     part.update(
@@ -76,7 +78,7 @@ def write_splits(folder: Path, table: ImageTable, split: Split, everything: Imag
         [table.paths[row], table.label_of(row), groups[row], sources[row], *part[row]]
         for row in sorted(part)
     ]
-    used = set(table.paths)
+    used, everything = set(table.paths), everything or table
     rows.extend(
         [path, everything.label_of(row), "", "", "unused", ""]
         for row, path in enumerate(everything.paths)

@@ -79,7 +79,7 @@ def read_answers(folder: Path) -> Answers:
     """
     try:
         with (folder / FILE).open(newline="", encoding="utf-8") as file:
-            header, *rows = list(csv.reader(file))
+            rows = list(csv.reader(file))[1:]
         paths, labels, groups, *rest = zip(*rows, strict=True)
         codes: npt.NDArray[np.int64] = np.array(rest, dtype=np.int64)
         return Answers(

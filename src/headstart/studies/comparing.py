@@ -237,7 +237,9 @@ def lock_choice(
     )
     write_files(folder, record)
     write_json(folder / RECORD, record)
-    progress.note(f"\nRecommended, before any test image: {record['recommendation']['reason']}")
+    progress.note(
+        f"\nRecommended, before the test part is opened: {record['recommendation']['reason']}"
+    )
 
 
 def open_test(

@@ -84,7 +84,7 @@ def judge(
             "within_noise": [names[i] for i in advice.within_noise],
             "reason": advice.reason.replace("times faster.", f"times faster {COSTS[fast]}."),
             "fast": fast,
-            "from": "out-of-fold answers on the training part; no test image was looked at",
+            "from": "out-of-fold answers on the training part; nothing was predicted on the test part",
         },
     }
 
