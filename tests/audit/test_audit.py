@@ -126,7 +126,10 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    ["jpeg", *(pytest.param(name, marks=pytest.mark.slow) for name in ("larger", "brighter"))],
+)
 def test_changed_copy_is_a_near_duplicate(tmp_path, change):
     copies = [
         Planted(path=f"a/zcopy{i}.png", data=CHANGES[change](picture(i)), label=i % 2)
@@ -237,7 +240,7 @@ def framed(entry: Planted, number: int) -> Planted:
 @pytest.mark.parametrize(
     ("spoil", "code", "told"),
     [
-        (compressed, "label-file-facts", "100%"),
+        pytest.param(compressed, "label-file-facts", "100%", marks=pytest.mark.slow),
         (grey, "label-file-facts", ""),
         (framed, "label-border", "outer sixteenth"),
     ],
@@ -354,7 +357,7 @@ def test_unlabelled_images_can_be_audited(tmp_path):
     assert audit_table(bare).summary["classes"] == {}
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 def test_very_few_images_are_no_obstacle(tmp_path, count):
     assert len(audit_of(sound(count), tmp_path).linked) == count
 

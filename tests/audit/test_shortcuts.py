@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from headstart.audit import Audit, audit_table, audit_text
+from headstart.audit import Audit, AuditSettings, audit_table, audit_text
+from headstart.audit.association import Association
+from headstart.audit.fingerprints import RECORD, Examined
+from headstart.audit.shortcuts import Evidence, shortcut_battery
 from headstart.data import load_table
-from headstart.records import ImageTable
+from headstart.records import Features, ImageTable
 
 NUM_IMAGES = 48
 KEYS = {"name", "balanced_accuracy", "low", "high", "chance", "alarm", "note"}
@@ -90,6 +93,57 @@ def battery(audit: Audit) -> dict[str, dict]:
 
 def alarms(audit: Audit) -> set[str]:
     return {name for name, entry in battery(audit).items() if entry["alarm"]}
+
+
+def made_up_evidence(gain: float) -> Evidence:
+    """Features that tell two classes right in this share of the images, else by chance."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(400, dtype=np.int64) % 2
+    seen = np.where(generator.random(400) < gain, labels, generator.integers(0, 2, 400))
+    features = Features(
+        values=np.repeat(seen[:, None], 4, axis=1).astype(np.float16),
+        facts=(),
+        good=np.ones(400, dtype=bool),
+        computed=0,
+    )
+    return Evidence(
+        class_names=("a", "b"),
+        labels=labels,
+        sources=None,
+        units=np.arange(400, dtype=np.int64),
+        examined=Examined(features=features, records=np.zeros(400, dtype=RECORD), seconds=0),
+        rows=np.arange(400, dtype=np.int64),
+        seed=0,
+    )
+
+
+def told(value: float) -> Association:
+    return Association(
+        value=value, low=value - 0.02, high=min(1, value + 0.02), chance=0.5, num_images=400
+    )
+
+
+@pytest.mark.parametrize(
+    ("gain", "value", "alarm"),
+    [(1.0, 0.97, True), (1.0, 0.9, False), (0.7, 0.84, True), (0.4, 0.72, False)],
+    ids=["all", "too little of it", "all of less", "below the margin"],
+)
+def test_the_border_is_measured_by_what_the_whole_picture_gives(gain, value, alarm):
+    entries = shortcut_battery(made_up_evidence(gain), {"border": told(value)}, AuditSettings())
+    assert {e["name"]: e["alarm"] for e in entries}["the border"] is alarm
+
+
+def test_file_facts_together_are_an_alarm_only_where_none_alone_is():
+    evidence = made_up_evidence(1.0)
+
+    def loud(**kinds: float) -> set[str]:
+        facts = {name.replace("_", " "): told(value) for name, value in kinds.items()}
+        found = shortcut_battery(evidence, facts, AuditSettings())
+        return {entry["name"] for entry in found if entry["alarm"]}
+
+    assert loud(format=0.6, all_file_facts=0.9) == {"all file facts"}
+    assert loud(format=0.9, all_file_facts=0.9) == {"the format"}
+    assert loud(format=0.6, all_file_facts=0.66) == set()
 
 
 def test_sound_data_raise_no_alarm(tmp_path):

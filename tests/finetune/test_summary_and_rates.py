@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -33,14 +35,36 @@ def test_a_summary_changes_nothing():
 
 def test_the_rate_of_a_known_curve():
     rates = np.geomspace(1e-5, 1, 60).tolist()
-    # Falls to 1e-2, then rises: the smoothed minimum is a few steps later.
+    # Falls to 1e-2, then rises; smoothed, it is low some steps later, and a tenth is left of that.
     losses = [(np.log10(rate) + 2) ** 2 for rate in rates]
     found = suggest(rates, losses)
-    assert 1e-3 < found.suggested < 4e-3
+    assert 1e-3 < found.suggested < 1e-2
     assert len(found.losses) == 60
     assert suggest([1.0], [2.0]).losses == pytest.approx((2.0,))
     with pytest.raises(HeadstartError, match="finite loss"):
         suggest([], [])
+
+
+def test_an_easy_batch_at_the_start_is_not_the_answer():
+    # A fitted start: low and flat with noise up to 1e-2, then it diverges.
+    rates = np.geomspace(1e-7, 1, 71)
+    noise = np.random.default_rng(0).uniform(0.02, 0.12, len(rates))
+    noise[3] = 0.001
+    losses = noise + np.maximum(0, np.log10(rates) + 2) ** 2 * 3
+    found = suggest(rates.tolist(), losses.tolist())
+    assert 5e-4 < found.suggested < 4e-3
+
+
+def test_a_search_is_not_ended_by_batches_that_differ():
+    data = colourful()
+    images = data.images.clone()
+    images[::3] = 255 - images[::3]  # some are far harder than others
+    settings = quick(strategy="partial", batch_size=2, freeze_norms=True)
+    found = find_rate(
+        staged_network(), replace(data, images=images), settings, execution=EXECUTION,
+        rates=(1e-9, 1e-6), num_steps=30,
+    )  # fmt: skip
+    assert len(found.rates) == 30  # at these rates nothing can diverge
 
 
 @pytest.mark.parametrize("strategy", ["full", "two-stage"])

@@ -72,7 +72,7 @@ def test_a_split_given_back_is_the_same(tmp_path, paths):
     lines = list(csv.reader((tmp_path / "splits.csv").open(newline="", encoding="utf-8")))
     bare = tmp_path / "bare.csv"
     with bare.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([line[0], line[3]] for line in lines)
+        csv.writer(file).writerows([line[0], line[4]] for line in lines)
     same(split(apply_splits(table, read_splits(bare), table), folds=3, splits=str(bare)), first)
 
 

@@ -25,7 +25,8 @@ Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 Texts = Optional[list[str]]  # noqa: UP045
 Whole = Optional[int]  # noqa: UP045
 LISTS = {
-    "model": "Backbones with commas between; see `headstart models`.  [default: mini]",
+    "model": "Backbones with commas between, NAME@none for other weights than the rest; see "
+    "`headstart models`.  [default: mini]",
     "strategy": "Strategies with commas between, as in probe,partial,full.  [default: probe]",
 }
 OPTIONS = tuple(

@@ -26,12 +26,13 @@ from headstart.records import Integers
 from headstart.registry import Registry
 
 MEAN_COLOUR = [124, 116, 104]  # of ImageNet; what erased boxes are filled with
-# Words in names of pictures whose mirror image is wrong: organs lie on a side, letters read one way.
+# Words in names of pictures whose mirror image is another: organs lie on a side, letters read one
+# way.
 SIDED_WORDS = frozenset(
-    "xray xrays cxr radiograph radiographs radiography chest lung lungs mammogram mammography "
-    "pneumonia tuberculosis letter letters character characters handwriting "
-    "mnist emnist svhn notmnist".split()
-)
+    ("xray", "xrays", "cxr", "radiograph", "radiographs", "radiography", "chest", "lung", "lungs",
+     "mammogram", "mammography", "pneumonia", "tuberculosis", "letter", "letters", "character",
+     "characters", "handwriting", "mnist", "emnist", "svhn", "notmnist")
+)  # fmt: skip
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 

@@ -1,12 +1,14 @@
 """A learning rate to begin with: one short training at ever higher rates (Smith, 2017).
 
 The rate grows by the same factor a step; the loss falls, then rises where the rate is too high.
-Suggested is a tenth of the rate at the lowest smoothed loss: the steepest descent, which others
-suggest, jumps about where the head starts from a fitted probe and the loss is flat at first.
+Suggested is a tenth of the last rate at which the smoothed loss is about as low as it gets: the
+steepest descent, which others suggest, and the lowest loss itself jump about where the head starts
+from a fitted probe, because the loss is low and flat at first and one batch is easier than another.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,8 +27,9 @@ from headstart.progress import Progress
 from headstart.runtime import Execution
 
 SMOOTHING = 0.8
-DIVERGED = 4.0  # times the lowest loss
-SHARE_OF_LOWEST = 0.1
+DIVERGED = 4.0  # times the lowest loss, where that is above the loss of guessing
+AS_LOW = 0.02  # share of the losses' range, above which the noise of single batches seldom reaches
+SHARE_OF_LAST_LOW = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,7 @@ def find_rate(
     """
     from headstart.finetune.training import PhaseModule, set_modes
 
+    guessing = math.log(data.num_classes)
     plain = replace(settings, cache="off", accumulate=1, compile=False)
     task = make_task(network, data, plain, start_head, execution=execution, progress=Progress())
     state = FitState(phase=len(task.plan.phases) - 1, epochs=[0] * len(task.plan.phases))
@@ -95,7 +99,7 @@ def find_rate(
             if not bool(torch.isfinite(loss)):
                 break
             losses.append(float(loss.detach()))
-            if losses[-1] > DIVERGED * min(losses):
+            if losses[-1] > DIVERGED * max(min(losses), guessing):
                 break
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -117,7 +121,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> RateSearch:
     for step, loss in enumerate(losses):
         mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         smooth.append(mean / (1 - SMOOTHING ** (step + 1)))  # as Adam corrects its start
-    lowest = int(np.argmin(smooth))
+    low = min(smooth) + AS_LOW * (max(smooth) - min(smooth))
+    last = int(np.flatnonzero(np.array(smooth) <= low)[-1])
     return RateSearch(
-        rates=tuple(rates), losses=tuple(smooth), suggested=SHARE_OF_LOWEST * rates[lowest]
+        rates=tuple(rates), losses=tuple(smooth), suggested=SHARE_OF_LAST_LOW * rates[last]
     )

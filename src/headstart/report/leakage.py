@@ -130,7 +130,7 @@ def illegitimate_features(run: StoredRun) -> tuple[str, str]:
     if loud:
         return FOUND, f"The labels can be told from {listed(loud)}."
     asked = listed([entry["name"] for entry in battery], 6)
-    return RULED_OUT, f"As far as asked: no better than chance from {asked}."
+    return RULED_OUT, f"No alarm from what was asked: {asked}."
 
 
 def temporal(run: StoredRun) -> tuple[str, str]:

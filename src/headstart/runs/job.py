@@ -184,6 +184,7 @@ class Job:
         self.run_file = run_file
         self.progress = progress
         self.clock = Clock()
+        self.shortcuts: list[dict[str, Any]] = []  # what else than the content tells the label
         self.linked: Integers | None = None  # units of the audit, in the order of what is readable
         seed_everything(settings.seed)
         # Too small a class is refused here, before a long pass over the images.
@@ -230,6 +231,8 @@ class Job:
         folds = self.fit_folds(fitting)
         metrics: dict[str, Any] = {"cross_validation": self.score_folds(fitting, folds)}
         metrics.update(fitting.beside())
+        if self.shortcuts:
+            metrics["shortcuts"] = self.shortcuts
         metrics.update(self.look_beside(fitting))
         model = self.fit_final(fitting)
         metrics.update(self.doubt(fitting, model))
@@ -269,6 +272,7 @@ class Job:
         rows = np.flatnonzero(features.good)
         if audit is not None:
             self.linked = audit.linked[rows]
+            self.shortcuts = list(audit.summary["shortcuts"])
             self.run_file.update(audit=stamp(audit))
         kept = Features(
             values=features.values[rows],

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones import build_network, find_backbone
+from headstart.backbones import WEIGHT_CHOICES, build_network, find_backbone
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
 from headstart.runs import RunSettings
@@ -50,7 +50,7 @@ class ComparisonSettings:
     Attributes:
         out: its folder; every candidate has a run of its own in it.
         settings: of the runs, by name, the same for all: `data`, `folds`, `seed` and so on.
-        models: names of backbones.
+        models: names of backbones; 'LeNet5@none' gives one other weights than the rest.
         strategies: names of strategies.
         vary: settings of the model with several values each, every combination is tried.
         repeats: times that a probe is cross-validated, each with other folds.
@@ -90,7 +90,7 @@ class ComparisonSettings:
 
     def _candidates(self) -> list[CandidateRun]:
         """Every combination once, in the order given."""
-        models = [find_backbone(name).name for name in self.models]
+        models = [full_name(name) for name in self.models]
         strategies = [strategy_name(name) for name in self.strategies]
         refuse_twice("model", models)
         refuse_twice("strategy", strategies)
@@ -106,14 +106,17 @@ class ComparisonSettings:
         self, model: str, strategy: str, changes: dict[str, Any], strategies: Sequence[str]
     ) -> CandidateRun:
         """One combination, without the settings that are another candidate's."""
+        backbone, weights = split_name(model)
         chosen = {"learning_curve": False, **self.settings, **changes}
+        if weights:
+            chosen["weights"] = weights
         unused = foreign_settings(strategy, strategies, str(chosen.get("head", "logistic")))
         told = [f"{n.replace('_', '-')}={v}" for n, v in changes.items() if n not in unused]
         if strategy == SCRATCH and "weights" not in chosen:
             chosen["weights"] = "none"
-        name = folder_name(" ".join([model, strategy, *told]))
+        name = folder_name(" ".join([model.replace("@", " "), strategy, *told]))
         kept = {key: value for key, value in chosen.items() if key not in unused}
-        kept |= {"model": model, "strategy": strategy, "out": str(Path(self.out) / name)}
+        kept |= {"model": backbone, "strategy": strategy, "out": str(Path(self.out) / name)}
         return CandidateRun(name=name, settings=RunSettings(**kept))
 
     def asked(self) -> dict[str, Any]:
@@ -131,6 +134,24 @@ class ComparisonSettings:
         """What must be the same when a comparison goes on."""
         runs = {c.name: c.settings.compared() for c in self.candidates}
         return {"candidates": runs, "repeats": self.repeats, "fast": self.fast}
+
+
+def split_name(text: str) -> tuple[str, str]:
+    """'LeNet5@none' -> 'LeNet5' and 'none'; '' for the weights of a name alone."""
+    name, mark, weights = text.rpartition("@")
+    if mark and weights.casefold() in WEIGHT_CHOICES:
+        return name, weights.casefold()
+    return text, ""
+
+
+def full_name(text: str) -> str:
+    """The name as it is registered, with the weights that were asked for.
+
+    Raises:
+        UnknownNameError: there is no such backbone.
+    """
+    name, weights = split_name(text)
+    return find_backbone(name).name + (f"@{weights}" if weights else "")
 
 
 def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:

@@ -84,7 +84,8 @@ def judge(
             "within_noise": [names[i] for i in advice.within_noise],
             "reason": advice.reason.replace("times faster.", f"times faster {COSTS[fast]}."),
             "fast": fast,
-            "from": "out-of-fold answers on the training part; nothing was predicted on the test part",
+            "from": "out-of-fold answers on the training part; nothing was predicted on the test "
+            "part",
         },
     }
 
@@ -161,7 +162,7 @@ def pair_tests(
         groups: (M,) or None; drawn and flipped whole.
         seed: of resampling and signs.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for i, j in itertools.combinations(range(len(names)), 2):
         common = min(answers[i].repeats, answers[j].repeats)
         first, second = (answers[k].right[:common].mean(axis=0) for k in (i, j))

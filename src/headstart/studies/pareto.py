@@ -102,7 +102,8 @@ def draw_panel(
             va="center_baseline",
             zorder=4,
         )
-    axes.set_xlabel(label)
+    beside = " (alike ones stand side by side)" if any(shifts) else ""
+    axes.set_xlabel(f"{label}{beside}")
     axes.grid(alpha=0.3)
     axes.set_ylim(*accuracy_ends(table))
 

@@ -148,8 +148,8 @@ def pair_lines(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(pairs) > MOST_PAIRS:
         lines.append(f"  and {len(pairs) - MOST_PAIRS} more in comparison.json")
     lines.append(
-        "The corrected resampled t of Nadeau and Bengio is a heuristic, because no unbiased estimate "
-        "of that variance exists."
+        "The corrected resampled t of Nadeau and Bengio is a heuristic: no unbiased estimate of "
+        "that variance exists."
     )
     return lines
 
