@@ -18,6 +18,11 @@ from headstart.runs import RunResult, RunSettings, run_job
 if TYPE_CHECKING:
     from headstart.studies import ComparisonResult, ComparisonSettings
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from headstart.records import ImageTable, Preprocessing
+
 
 def run(
     data: str | os.PathLike[str],
@@ -258,10 +263,9 @@ def preview(
     image_size: int | None = None,
     image: str | None = None,
     num: int = 6,
-    seed: int = 0,
-    **reading: Any,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Draw some images of the data beside what a network sees of them.
+    """Draw some images of the data beside what a network sees of them, or augmented views.
 
     Args:
         data: as in `run`.
@@ -270,9 +274,8 @@ def preview(
         image_size: input size in px, None for the network's own.
         image: path of the one image to show, as the data name it or as a file.
         num: how many images otherwise, one of each class in turn.
-        seed: of their choice.
-        **reading: `test_data`, `group_by`, `columns`, `crop_margin`, as in
-            `headstart.data.load_table`.
+        **options: `seed` of their choice; `augment`, a policy whose views are drawn instead;
+            `test_data`, `group_by`, `columns`, `crop_margin` as in `headstart.data.load_table`.
 
     Returns:
         The file, the policy in words, the images shown, and notes about the data.
@@ -281,16 +284,42 @@ def preview(
         UsageError: bad data, no such image, or one that cannot be decoded.
     """
     from headstart.backbones import build_network, find_backbone
-    from headstart.data import decode, load_table
-    from headstart.data.preview import choose_rows, cropped, find_row
+    from headstart.data import load_table
+    from headstart.data.preview import choose_rows, find_row
     from headstart.files import make_folder, write_whole
-    from headstart.inference import resize_pixels
-    from headstart.plots import preview_figure
+    from headstart.finetune.preview import augment_preview
 
-    table = load_table(folder_or_name(data), **reading)
+    seed, augment = options.pop("seed", 0), options.pop("augment", None)
+    table = load_table(folder_or_name(data), **options)
     rows = choose_rows(table, num, seed) if image is None else [find_row(table, image)]
     network = build_network(find_backbone(model), weights="none", image_size=image_size)
     preprocessing = network.preprocessing
+    crop = "" if table.boxes is None else "cropped to its box, then "
+    policy = f"{model}: {crop}{preprocessing.describe()}"
+    if augment is None:
+        figure = pairs_figure(table, rows, preprocessing, policy)
+    else:
+        figure = augment_preview(table, rows, augment, preprocessing, seed=seed)
+    target = Path(out)
+    make_folder(target.parent)
+    write_whole(target, lambda aside: figure.savefig(aside, dpi=110, format="png"))
+    shown = [table.paths[row] for row in rows]
+    return {"out": str(target), "policy": policy, "images": shown, "notes": list(table.notes)}
+
+
+def pairs_figure(
+    table: ImageTable, rows: Sequence[int], preprocessing: Preprocessing, title: str
+) -> Figure:
+    """Each picture as it is beside what the network sees of it.
+
+    Raises:
+        UsageError: a picture that cannot be decoded.
+    """
+    from headstart.data import decode
+    from headstart.data.preview import cropped
+    from headstart.inference import resize_pixels
+    from headstart.plots import preview_figure
+
     pictures = [decode(table.read(row), table.paths[row])[0] for row in rows]
     boxes = [table.box_of(row) for row in rows]
     pairs = [
@@ -298,14 +327,72 @@ def preview(
         for picture, box in zip(pictures, boxes, strict=True)
     ]
     captions = [f"{table.label_of(row)}\n{table.paths[row]}" for row in rows]
-    crop = "" if table.boxes is None else "cropped to its box, then "
-    policy = f"{model}: {crop}{preprocessing.describe()}"
-    figure = preview_figure(pairs, boxes, captions, policy)
-    target = Path(out)
+    return preview_figure(pairs, boxes, captions, title)
+
+
+def suggest_rate(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    model: str = "mini",
+    strategy: str = "partial",
+    num_steps: int = 100,
+    progress: Progress | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """Raise the learning rate step by step and see where training falls fastest and breaks.
+
+    Args:
+        data: as in `run`; test images are not looked at.
+        out: the PNG of the curve.
+        model: backbone.
+        strategy: of fine-tuning.
+        num_steps: steps of training, from the lowest rate to the highest.
+        progress: silent where None.
+        **options: `image_size`, `weights`, `batch_size`, `seed`, `device`, `precision`, and
+            `test_data`, `group_by`, `columns`, `crop_margin` of `headstart.data.load_table`.
+
+    Returns:
+        The suggestion, the rates and losses, and the file.
+
+    Raises:
+        UsageError: bad data, or too few steps to tell.
+    """
+    from headstart.backbones import build_network, find_backbone
+    from headstart.data import load_table
+    from headstart.files import make_folder, write_whole
+    from headstart.finetune import TrainSettings
+    from headstart.finetune.preview import rate_preview, search_rate
+    from headstart.inference import FeatureExtractor
+    from headstart.runtime import choose_execution
+
+    own = ("image_size", "weights", "batch_size", "seed", "device", "precision")
+    given = {name: options.pop(name) for name in own if options.get(name) is not None}
+    options = {name: value for name, value in options.items() if name not in own}
+    table = load_table(folder_or_name(data), **options)
+    network = build_network(
+        find_backbone(model),
+        weights=given.get("weights", "auto"),
+        image_size=given.get("image_size"),
+    )
+    execution = choose_execution(given.get("device", "auto"), given.get("precision", "auto"))
+    training = {name: given[name] for name in ("batch_size", "seed") if name in given}
+    found = search_rate(
+        table,
+        FeatureExtractor(network, execution),
+        TrainSettings(strategy=strategy, **training),
+        num_steps=num_steps,
+        progress=progress,
+    )
+    figure, target = rate_preview(found, model, strategy), Path(out)
     make_folder(target.parent)
     write_whole(target, lambda aside: figure.savefig(aside, dpi=110, format="png"))
-    shown = [table.paths[row] for row in rows]
-    return {"out": str(target), "policy": policy, "images": shown, "notes": list(table.notes)}
+    return {
+        "suggested": found.suggested,
+        "out": str(target),
+        "rates": list(found.rates),
+        "losses": list(found.losses),
+    }
 
 
 def convert(

@@ -10,7 +10,14 @@ from typer.testing import CliRunner
 
 from headstart.cli.app import app
 from headstart.errors import OutputError, ResumeError, UsageError, WeightsError
+from headstart.runs import outputs
 from headstart.studies import ComparisonSettings, compare_jobs, comparing, locking
+
+
+@pytest.fixture(autouse=True)
+def runs_draw_nothing(monkeypatch):
+    """The figures of single runs are tested elsewhere, and drawing is most of the time here."""
+    monkeypatch.setattr(outputs, "write_figure", lambda path, figure: path.touch())
 
 
 def settings(data, out, **changes):

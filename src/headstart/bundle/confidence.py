@@ -62,8 +62,10 @@ class Confidence:
         """The arrays, for the weights file."""
         if self.outliers is None:
             return {}
-        arrays = self.outliers.tensors()
-        return {f"{PREFIX}{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in arrays.items()}
+        return {
+            PREFIX + name: torch.from_numpy(np.ascontiguousarray(values))
+            for name, values in self.outliers.tensors().items()
+        }
 
 
 def read_confidence(stored: Mapping[str, Any] | None, state: State) -> Confidence:

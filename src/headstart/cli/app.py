@@ -22,6 +22,7 @@ from headstart.cli import (
     data_audit,
     doctor,
     evaluate,
+    lr,
     models,
     predict,
     report,
@@ -58,7 +59,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, compare, predict, evaluate, report, models, summary, cache, doctor):
+for _module in (run, compare, predict, evaluate, report, models, summary, lr, cache, doctor):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 _data = typer.Typer(

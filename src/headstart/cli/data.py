@@ -27,6 +27,7 @@ def preview(
     image: Text = typer.Option(None, help="Path of the one image to show."),
     num: int = typer.Option(6, help="Images to show otherwise, one of each class in turn."),
     seed: int = typer.Option(0, help="Of their choice."),
+    augment: Text = typer.Option(None, help="Draw views of this augmentation: a policy or a list."),
     test_data: Text = typer.Option(None, help="Folder or manifest of test images."),
     group_by: Text = typer.Option(None, help="Column, or regular expression on the path."),
     columns: Text = typer.Option(
@@ -48,6 +49,7 @@ def preview(
         image=image,
         num=num,
         seed=seed,
+        augment=augment,
         test_data=test_data,
         group_by=group_by,
         columns=columns,

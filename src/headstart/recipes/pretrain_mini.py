@@ -8,9 +8,10 @@ What it does. The pictures are decoded once and kept as bytes in memory (0.8 GB)
 cropped, flipped, recoloured and resized by one affine sampling, so augmentation costs a few
 per cent of a step. The resolution grows with the epochs (48 px, then 64 px): the early epochs
 cost half and lose nothing (Howard, 2018, "progressive resizing"). SGD with Nesterov momentum,
-one warm-up and a linear decay to zero; channels-last, bf16 where the processor has it. No label smoothing: it
-raises the accuracy on the pretraining classes and lowers that of a linear probe on other data
-(Kornblith et al., 2021, "Why do better loss functions lead to less transferable features?").
+one warm-up and a linear decay to zero; channels-last, bf16 where the processor has it. No label
+smoothing: it raises the accuracy on the pretraining classes and lowers that of a linear probe on
+other data (Kornblith et al., 2021, "Why do better loss functions lead to less transferable
+features?").
 
 `--continue-from` begins at a backbone that is there already, with a fresh classifier and a lower
 peak (warm restart; Loshchilov and Hutter, 2017, "SGDR"): more epochs without the first ones.

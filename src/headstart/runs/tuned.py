@@ -25,6 +25,7 @@ from headstart.finetune import (
     TrainingData,
     TunedNetwork,
     fit_network,
+    flip_note,
     median_epochs,
     plan_network,
     predict_logits,
@@ -56,6 +57,10 @@ class TunedFitting:
         self._images: PreparedImages | None = None
         for line in self.plan.describe().splitlines():
             task.progress.note(f"Trains     {line}")
+        names = [task.table.name, *task.table.class_names]
+        mirrored = flip_note(self.settings.augmentation, names)
+        if mirrored:
+            task.progress.note(f"Augment    {mirrored}")
 
     @property
     def starts_from_probe(self) -> bool:

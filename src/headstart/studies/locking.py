@@ -210,7 +210,8 @@ class LockingJob(Job):
         found: Measured = {"training_s": round(training, 3)}
         if self.earlier is not None:
             shared = {name: self.earlier[name] for name in ("pass_s", "prediction_ms")}
-            return found | shared | {"pass_is": f"{SHARED} {self.earlier['name']}"}
+            known = ", estimated" if "estimated" in self.earlier["pass_is"] else ""
+            return found | shared | {"pass_is": f"{SHARED} {self.earlier['name']}{known}"}
         train = self.task.split.train
         with self.clock.phase("timing"):
             if self.kept.computed >= len(self.task.table):

@@ -14,7 +14,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from matplotlib.transforms import ScaledTranslation, Transform
 
 from headstart.comparison import pareto_front
 from headstart.plots import BLUE, ORANGE
@@ -22,7 +21,8 @@ from headstart.plots import BLUE, ORANGE
 GREY = "#8A8A8A"
 FASTER = 10.0  # ratio of times from which an axis is logarithmic
 SIDE_BY_SIDE = 0.045  # of the axis; candidates closer than that are moved apart
-STEP_POINTS = 17.0
+STEP = 0.05  # of the axis, about the width of a marker
+ROOM = 1.8  # factor at both ends of a logarithmic axis
 LONGEST = 46
 
 Row = Mapping[str, Any]
@@ -61,11 +61,13 @@ def draw_panel(
 ) -> None:
     """Every candidate with its interval, and the line of those that nobody beats in both."""
     accuracies = [row["accuracy"]["value"] for row in table]
-    logarithmic = set_time_axis(axes, times)
     front = pareto_front(times, accuracies)
-    shifts = side_steps(times, logarithmic=logarithmic)
+    logarithmic = min(times) > 0 and max(times) / min(times) > FASTER
+    steps = side_steps(times, logarithmic=logarithmic)
+    places = moved(times, steps, logarithmic=logarithmic)
+    set_time_axis(axes, times, logarithmic=logarithmic)
     axes.plot(
-        [times[i] for i in front],
+        [places[i] for i in front],
         [accuracies[i] for i in front],
         color=GREY,
         linewidth=1.2,
@@ -74,27 +76,24 @@ def draw_panel(
         drawstyle="steps-post",
     )
     for index, row in enumerate(table):
-        moved = shifted(axes, shifts[index])
         picked = row["name"] == chosen
         colour = ORANGE if picked else (BLUE if index in front else GREY)
         low, high = row["accuracy"]["low"], row["accuracy"]["high"]
         if low is not None:
-            axes.plot([times[index]] * 2, [low, high], color=colour, transform=moved, zorder=2)
+            axes.plot([places[index]] * 2, [low, high], color=colour, zorder=2)
         axes.plot(
-            times[index],
+            places[index],
             accuracies[index],
             marker="s" if picked else "o",
             markersize=14,
             color=colour,
             markeredgecolor="white",
-            transform=moved,
             zorder=3,
         )
         axes.text(
-            times[index],
+            places[index],
             accuracies[index],
             str(index + 1),
-            transform=moved,
             color="white",
             fontsize=8.5,
             fontweight="bold",
@@ -102,50 +101,56 @@ def draw_panel(
             va="center_baseline",
             zorder=4,
         )
-    beside = " (alike ones stand side by side)" if any(shifts) else ""
+    beside = " (alike ones stand side by side)" if any(steps) else ""
     axes.set_xlabel(f"{label}{beside}")
     axes.grid(alpha=0.3)
     axes.set_ylim(*accuracy_ends(table))
 
 
-def set_time_axis(axes: Axes, times: Sequence[float]) -> bool:
-    """Limits with room at the sides; logarithmic where times differ a lot, plain numbers."""
+def set_time_axis(axes: Axes, times: Sequence[float], *, logarithmic: bool) -> None:
+    """Limits with room at the sides; plain numbers on a logarithmic axis."""
     low, high = min(times), max(times)
-    logarithmic = low > 0 and high / low > FASTER
     if logarithmic:
         axes.set_xscale("log")
-        axes.set_xlim(low / 1.8, high * 1.8)
+        axes.set_xlim(low / ROOM, high * ROOM)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:
-        axes.set_xlim(0, 1.15 * high or 1.0)
-    return logarithmic
+        axes.set_xlim(0, ends_of(times, logarithmic=False)[1])
+
+
+def ends_of(times: Sequence[float], *, logarithmic: bool) -> tuple[float, float]:
+    """Ends of the axis; logarithms where it is logarithmic."""
+    if logarithmic:
+        return float(np.log(min(times) / ROOM)), float(np.log(max(times) * ROOM))
+    return 0.0, 1.15 * max(times) or 1.0
+
+
+def moved(times: Sequence[float], steps: Sequence[float], *, logarithmic: bool) -> list[float]:
+    """Where the candidates are drawn: their times, moved by shares of the axis."""
+    low, high = ends_of(times, logarithmic=logarithmic)
+    if logarithmic:
+        return [float(t * np.exp(s * (high - low))) for t, s in zip(times, steps, strict=True)]
+    return [t + s * (high - low) for t, s in zip(times, steps, strict=True)]
 
 
 def side_steps(times: Sequence[float], *, logarithmic: bool) -> list[float]:
-    """How far each candidate is moved, in points, so that those at one time can be told apart."""
+    """Shares of the axis by which candidates are moved, so that those at one time can be told apart."""
     places = np.log(times) if logarithmic else np.asarray(times, dtype=np.float64)
-    span = np.log(max(times) / min(times) * 3.24) if logarithmic else 1.15 * max(times)
+    low, high = ends_of(times, logarithmic=logarithmic)
     order = sorted(range(len(times)), key=lambda i: (places[i], i))
     shifts = [0.0] * len(times)
     begin = 0
     for end in range(1, len(order) + 1):
         together = end < len(order) and (
-            places[order[end]] - places[order[begin]] < SIDE_BY_SIDE * max(span, 1e-12)
+            places[order[end]] - places[order[begin]] < SIDE_BY_SIDE * (high - low)
         )
         if not together:
             members = order[begin:end]
             for step, index in enumerate(members):
-                shifts[index] = STEP_POINTS * (step - (len(members) - 1) / 2)
+                shifts[index] = STEP * (step - (len(members) - 1) / 2)
             begin = end
     return shifts
-
-
-def shifted(axes: Axes, points: float) -> Transform:
-    """Data coordinates, moved to the side."""
-    figure = axes.get_figure()
-    assert figure is not None
-    return axes.transData + ScaledTranslation(points / 72, 0, figure.dpi_scale_trans)
 
 
 def accuracy_ends(table: Sequence[Row]) -> tuple[float, float]:
