@@ -135,7 +135,7 @@ def moved(times: Sequence[float], steps: Sequence[float], *, logarithmic: bool) 
 
 
 def side_steps(times: Sequence[float], *, logarithmic: bool) -> list[float]:
-    """Shares of the axis by which candidates are moved, so that those at one time can be told apart."""
+    """Shares of the axis by which candidates at one time are moved apart."""
     places = np.log(times) if logarithmic else np.asarray(times, dtype=np.float64)
     low, high = ends_of(times, logarithmic=logarithmic)
     order = sorted(range(len(times)), key=lambda i: (places[i], i))
