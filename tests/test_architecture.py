@@ -123,3 +123,9 @@ def test_modules_and_functions_keep_their_size():
                 documented = (ast.get_docstring(node) or "").count("\n")
                 size = node.end_lineno - node.lineno + 1 - documented
                 assert size <= 60, f"{path}:{node.lineno} {node.name} has {size} lines"
+
+
+def test_test_files_have_names_of_their_own():
+    """pytest takes two files of one name in two folders for the same module."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

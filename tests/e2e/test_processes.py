@@ -35,7 +35,19 @@ def headstart(*words, **options):
 
 
 def words(many, out):
-    return ["run", "--data", many, "--out", out, "--image-size", "128", "--folds", "3"]
+    return [
+        "run",
+        "--data",
+        many,
+        "--out",
+        out,
+        "--image-size",
+        "128",
+        "--folds",
+        "3",
+        "--audit",
+        "none",
+    ]
 
 
 def stop_in_the_middle(command, number, cache):
