@@ -25,7 +25,10 @@ SCHEMA_VERSION = 1
 REQUIRED = {
     "schema_version": int, "status": str, "settings": dict, "versions": dict, "test_openings": int,
 }  # fmt: skip
-PACKAGES = ("torch", "torchvision", "timm", "numpy", "scikit-learn", "pillow", "safetensors")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "lightning", "numpy", "scipy", "scikit-learn", "pillow"),
+    "safetensors",
+)
 
 
 def now() -> str:
