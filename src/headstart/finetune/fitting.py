@@ -42,6 +42,7 @@ from headstart.finetune.objectives import DenseHead, DenseLayers, balanced_weigh
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.state import FitState, Task
 from headstart.finetune.strategies import STRATEGIES, Plan, trainable_plan
+from headstart.heads import head_logits
 from headstart.inference import FeatureExtractor
 from headstart.metrics import METRICS
 from headstart.progress import Progress
@@ -395,14 +396,5 @@ def predict_logits(
     logits = [np.empty((0, tuned.head[-1][0].shape[0]))]
     for start in range(0, len(rows), extractor.batch_size):
         part = torch.from_numpy(np.asarray(rows[start : start + extractor.batch_size]))
-        logits.append(dense_logits(extractor.forward(images[part]), tuned.head))
+        logits.append(head_logits(extractor.forward(images[part]), tuned.head))
     return np.concatenate(logits)
-
-
-def dense_logits(features: npt.NDArray[np.floating], head: DenseLayers) -> npt.NDArray[np.float64]:
-    """(N, D) features -> (N, C) logits in float64, ReLU between layers."""
-    x = features.astype(np.float64)
-    for index, (weight, bias) in enumerate(head):
-        x = np.maximum(x, 0) if index else x
-        x = x @ weight.numpy().astype(np.float64).T + bias.numpy().astype(np.float64)
-    return x
