@@ -7,6 +7,7 @@ The common ones are options of their own; every other one goes by `--train`, a l
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from headstart.errors import UsageError
@@ -95,8 +96,6 @@ def of_default(name: str, value: str, default: Any) -> Any:
         return value
     else:
         kind = int if isinstance(default, int) else float
-        try:
+        with suppress(ValueError):  # what is no number is refused below
             return kind(value)
-        except ValueError:
-            pass
     raise UsageError(f"`train` must give '{name}' a value like {default!r}, got '{value}'.")
