@@ -74,6 +74,15 @@ def test_every_kind_of_input_gives_the_same_answer(folder, tmp_path):
         assert np.array_equal(answer, answers[0])
 
 
+def test_prepared_pixels_get_the_same_answer(folder, tmp_path):
+    classifier = load_classifier(folder)
+    pictures = [np.random.default_rng(i).integers(0, 255, (50, 40, 3), np.uint8) for i in range(3)]
+    source = ImageList(pictures, ["a", "b", "c"])
+    pixels = np.stack([classifier.extractor.prepare(source, row)[1] for row in range(3)])
+    answered = classifier.answer_pixels(pixels)
+    assert np.array_equal(answered.probabilities, classifier.predict(pictures).probabilities)
+
+
 def test_a_turned_pil_image_is_put_upright(folder, tmp_path):
     turned = Image.fromarray(np.rot90(pictures(1)[0]))
     exif = Image.Exif()

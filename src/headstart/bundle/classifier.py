@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
@@ -87,6 +88,30 @@ class Classifier:
         """
         source = as_source(images)
         return self.predict_source(source, progress=progress or Progress())
+
+    def answer_pixels(
+        self, pixels: npt.NDArray[np.uint8], paths: Sequence[str] | None = None
+    ) -> Predictions:
+        """Probabilities, sets and strangeness for pictures that are prepared already.
+
+        Args:
+            pixels: (B, H, W, 3) uint8 of the network's size, as `extractor.prepare` makes them.
+            paths: B names; numbers where None.
+        """
+        features = self.extractor.forward(torch.from_numpy(pixels))
+        logits = head_logits(features, self.head.layers)
+        names = [str(i) for i in range(len(pixels))] if paths is None else paths
+        return answer(
+            self.confidence,
+            Predictions(
+                paths=tuple(names),
+                class_names=self.class_names,
+                probabilities=self.confidence.probabilities(logits),
+                labels=np.full(len(pixels), UNLABELLED, dtype=np.int64),
+                problems=("",) * len(pixels),
+            ),
+            self.confidence.outlier_scores(features),
+        )
 
     def predict_source(
         self, source: ImageSource, *, progress: Progress, labels: Integers | None = None
