@@ -25,6 +25,7 @@ from headstart.cli import (
     lr,
     models,
     predict,
+    recipe,
     report,
     run,
     summary,
@@ -61,6 +62,9 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for _module in (run, compare, predict, evaluate, report, models, summary, lr, cache, doctor):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
+
+app.command(name=recipe.LIST_NAME, epilog=recipe.LIST_EXAMPLE)(interruptible(recipe.list_command))
+app.command(name=recipe.NAME, epilog=recipe.EXAMPLE)(interruptible(recipe.command))
 
 _data = typer.Typer(
     help=data.SUMMARY, epilog=data.EXAMPLE, no_args_is_help=True, rich_markup_mode=None
