@@ -128,13 +128,19 @@ def save_bundle(
             write_json(aside / BUNDLE_FILE, description | {"confidence": sure.describe()})
             state = tensors(network, head) | sure.tensors()
             (aside / WEIGHTS_FILE).write_bytes(save(state))
-            files = {name: digest_file(aside / name) for name in (BUNDLE_FILE, WEIGHTS_FILE)}
-            write_json(aside / MANIFEST_FILE, {"sha256": files})
+            digest = write_manifest(aside, [BUNDLE_FILE, WEIGHTS_FILE])
             if folder.exists():
                 shutil.rmtree(folder)
             aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+    return digest
+
+
+def write_manifest(folder: Path, names: Sequence[str]) -> str:
+    """List files of a bundle with their digests; returns the root digest."""
+    files = {name: digest_file(folder / name) for name in names}
+    write_json(folder / MANIFEST_FILE, {"sha256": files})
     return digest_file(folder / MANIFEST_FILE)
 
 

@@ -22,6 +22,7 @@ from headstart.cli import (
     data_audit,
     doctor,
     evaluate,
+    export,
     lr,
     models,
     predict,
@@ -59,7 +60,9 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, compare, predict, evaluate, report, models, summary, lr, cache, doctor):
+for _module in (
+    *(run, compare, predict, evaluate, export, report, models, summary, lr, cache, doctor),
+):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 _data = typer.Typer(
