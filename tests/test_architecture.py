@@ -22,10 +22,10 @@ TIERS = {
     "inference": 2, "features": 2,
     "bundle": 3, "audit": 3, "finetune": 3,
     "runs": 4,
-    "studies": 5,
+    "studies": 5, "export": 5,
     "report": 6,
     "recipes": 7,
-    "api": 8, "survey": 8, "estimator": 8,
+    "api": 8, "survey": 8, "shipping": 8, "estimator": 8,
     "cli": 9, "__main__": 9,
 }  # fmt: skip
 # Arrows on one tier.
@@ -34,7 +34,7 @@ SIDEWAYS = {
     ("statistics", "metrics"),
     ("calibration", "metrics"), ("calibration", "statistics"),
     ("conformal", "statistics"), ("outliers", "statistics"), ("comparison", "statistics"),
-    ("api", "survey"), ("__main__", "cli"),
+    ("api", "survey"), ("api", "shipping"), ("__main__", "cli"),
     ("registry", "errors"),
     ("runtime", "errors"),
     ("files", "errors"),

@@ -14,6 +14,10 @@ from headstart.bundle import Classifier, load_classifier
 from headstart.errors import HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.runs import RunResult, RunSettings, run_job
+from headstart.shipping import evaluate as evaluate
+from headstart.shipping import evaluate_pair as evaluate_pair
+from headstart.shipping import export as export
+from headstart.shipping import folder_or_name
 
 if TYPE_CHECKING:
     from headstart.studies import ComparisonResult, ComparisonSettings
@@ -189,17 +193,12 @@ def compare_and_report(
     return result
 
 
-def folder_or_name(data: str | os.PathLike[str]) -> str:
-    """Data as the command line would name them; a `Path` always means a folder."""
-    return os.path.abspath(data) if isinstance(data, os.PathLike) else data
-
-
 def load(path: str | os.PathLike[str], **options: Any) -> Classifier:
     """Load the model of a run or a bundle.
 
     Args:
         path: folder of a run or of a bundle.
-        **options: `device`, `precision`, `expect_digest`, as in
+        **options: `device`, `precision`, `expect_digest`, `engine`, as in
             `headstart.bundle.load_classifier`.
 
     Returns:
@@ -209,50 +208,6 @@ def load(path: str | os.PathLike[str], **options: Any) -> Classifier:
         BundleError: it is missing, damaged, or newer than this version.
     """
     return load_classifier(Path(path), **options)
-
-
-def evaluate(
-    model: str | os.PathLike[str],
-    data: str | os.PathLike[str],
-    *,
-    out: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    precision: str = "auto",
-    progress: Progress | None = None,
-    **reading: str | None,
-) -> dict[str, Any]:
-    """Measure a finished model on labelled pictures it was not made with.
-
-    Args:
-        model: folder of a run or of a bundle.
-        data: labelled pictures in class folders, or a built-in name (its test part).
-        out: folder for predictions, report and confusion matrix, new or empty.
-        seed: of the bootstrap intervals.
-        device: 'auto', 'cpu', 'cuda' or 'mps'.
-        precision: 'auto', 'bfloat16' or 'float32'.
-        progress: silent where None.
-        **reading: `columns`, names of a manifest's columns where they are unusual; `group_by`,
-            a column or regular expression: intervals then resample whole groups.
-
-    Returns:
-        Figures with intervals under the name of the data.
-
-    Raises:
-        UsageError: no model, no labels, or labels the model does not know.
-    """
-    from headstart.runs.external import evaluate_model
-
-    classifier = load(model, device=device, precision=precision)
-    folder = None if out is None else Path(out)
-    return evaluate_model(
-        classifier,
-        folder_or_name(data),
-        out=folder,
-        seed=seed,
-        progress=progress or Progress(),
-        **reading,
-    )
 
 
 def preview(

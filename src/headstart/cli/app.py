@@ -22,6 +22,7 @@ from headstart.cli import (
     data_audit,
     doctor,
     evaluate,
+    export,
     lr,
     models,
     predict,
@@ -60,7 +61,9 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, compare, predict, evaluate, report, models, summary, lr, cache, doctor):
+for _module in (
+    *(run, compare, predict, evaluate, export, report, models, summary, lr, cache, doctor),
+):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 app.command(name=recipe.LIST_NAME, epilog=recipe.LIST_EXAMPLE)(interruptible(recipe.list_command))
