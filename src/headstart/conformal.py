@@ -40,12 +40,14 @@ APPROXIMATE = (
     "again on all training images; there is no finite-sample guarantee"
 )
 GUARANTEED = (
-    "the thresholds come from images that the model never saw; for new images from the same "
-    "source the guarantee holds on average over such calibration images"
+    "guaranteed: the thresholds come from images kept aside that neither the model nor its "
+    "temperature has seen; for new images from the same source the promise holds in finite "
+    "samples, on average over such calibration images"
 )
 GROUPED = (
-    "images of one group are not exchangeable with those of another: the guarantee is for a new "
-    "image of these groups; for a new group the coverage is approximate"
+    "images of one group resemble each other, so single images are not exchangeable with those of "
+    "a new group: for new groups the coverage is approximate, and its interval on the test part "
+    "is one over whole groups"
 )
 
 
@@ -174,7 +176,7 @@ class SetFigures:
         single_fraction: share of sets of one class: the answers that need no second look.
         empty_fraction: share of sets of none.
         class_coverage: C coverages of the images of each class.
-        class_mean_size: C mean sizes, NaN for a class without images.
+        class_mean_size: C mean sizes of the sets of each class's images.
     """
 
     num_images: int
@@ -183,7 +185,7 @@ class SetFigures:
     single_fraction: float
     empty_fraction: float
     class_coverage: tuple[Estimate, ...]
-    class_mean_size: tuple[float, ...]
+    class_mean_size: tuple[Estimate, ...]
 
 
 def evaluate_sets(
@@ -219,17 +221,22 @@ def evaluate_sets(
         empty_fraction=float((sizes == 0).mean()),
         class_coverage=tuple(
             share_estimate(
-                held[labels == c],
-                groups=None if groups is None else groups[labels == c],
-                seed=seed,
-                level=level,
+                held[labels == c], groups=_groups_of(groups, labels == c), seed=seed, level=level
             )
             for c in classes
         ),
         class_mean_size=tuple(
-            float(sizes[labels == c].mean()) if (labels == c).any() else math.nan for c in classes
+            mean_estimate(
+                sizes[labels == c], groups=_groups_of(groups, labels == c), seed=seed, level=level
+            )
+            for c in classes
         ),
     )
+
+
+def _groups_of(groups: Groups | None, rows: Bools) -> Groups | None:
+    """The groups of some images."""
+    return None if groups is None else groups[rows]
 
 
 def _check_classes(counts: Integers, class_names: Sequence[str], alpha: float) -> None:
