@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.report.decision import missed_target
 from headstart.report.facts import (
     best_rival,
     count_parts,
@@ -244,6 +245,9 @@ def figure_alarms(run: StoredRun) -> Iterator[Alarm]:
                 "further apart than their intervals. Look how they were made. (The final model "
                 "learnt from more images than each fold, which explains a little.)",
             )
+    decided = run.metrics["test"].get("decision")
+    if decided and (missed := missed_target(decided)):
+        yield Alarm(level="warning", title="The threshold misses its target", text=missed)
     rival = best_rival(run.metrics.get("baselines") or {})
     if rival and crossed["value"] is not None and crossed["value"] <= rival[1]["accuracy"]:
         yield Alarm(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headstart.report.alarms import Alarm
+from headstart.report.decision import decision_sentence
 from headstart.report.facts import (
     COMMONEST,
     best_rival,
@@ -31,6 +32,7 @@ def verdict(run: StoredRun, alarms: Sequence[Alarm]) -> list[str]:
         for sentence in (
             what_was_learnt(run),
             how_well(run),
+            decision_sentence(run),
             against_what(run),
             more_data(run),
             loudest(alarms, run),
