@@ -234,16 +234,17 @@ def test_the_part_kept_aside_is_whole_groups_and_nobody_learns_from_it(decided):
 
 
 def test_thresholds_come_from_the_final_models_answers_to_that_part(decided):
-    """By hand: the k-th smallest score of each class, k = ceil((n + 1)(1 - alpha))."""
+    """By hand: the score up to which patients of a class hold (n + 1)(1 - alpha) of weight."""
     result, data = decided
     aside = [r for r in rows(result.out / "splits.csv") if r["part"] == "calibration"]
     found = headstart.load(result.out).predict([data / row["path"] for row in aside])
     for c, name in enumerate(("ill", "well")):
         own = [row["label"] == name for row in aside]
         scores = np.sort(1 - found.probabilities[own, c].astype(np.float64))
-        rank = int(np.ceil((len(scores) + 1) * 0.8 - 1e-9))
+        patients = len(scores) // 2  # two pictures of each, half a weight a picture
+        place = int(np.ceil(2 * ((patients + 1) * 0.8 - 1e-9)))
         told = result.metrics["confidence"]["conformal"]["thresholds"][name]
-        assert told == pytest.approx(scores[rank - 1], abs=1e-6)
+        assert told == pytest.approx(scores[place - 1], abs=1e-6)
 
 
 def test_classes_have_coverage_and_size_with_intervals(decided):
@@ -297,7 +298,7 @@ def test_coverage_holds_with_a_part_aside():
     ("changes", "error", "message"),
     [
         ({"positive": "il"}, UsageError, "must be a class of 'chests', got 'il'. Did you mean"),
-        ({"alpha": 0.01}, DataError, "need at least 99 images of every class in the calibration"),
+        ({"alpha": 0.01}, DataError, "need at least 99 groups of every class in the calibration"),
         (
             {"alpha": 0.01, "calibration_split": None},
             DataError,
@@ -306,7 +307,7 @@ def test_coverage_holds_with_a_part_aside():
         (
             {"sets": "marginal", "alpha": 0.01, "calibration_split": 0.1},
             DataError,
-            "keeps 12 images aside, and sets with alpha 0.01 need at least 99",
+            "keeps 6 groups aside, and sets with alpha 0.01 need at least 99",
         ),
         ({"ood_data": "no/such/folder"}, DataError, "no/such/folder"),
     ],

@@ -197,6 +197,7 @@ def conformal_rows(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "coverage": estimate(stored["coverage"]),
+            "groups": estimate(stored.get("group_coverage")),
             "size": estimate(stored.get("mean_size")),
             "single": estimate(stored.get("single_fraction"))["value"],
             "empty": estimate(stored.get("empty_fraction"))["value"],

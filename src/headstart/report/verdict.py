@@ -83,7 +83,8 @@ def against_what(run: StoredRun) -> str:
 
 def more_data(run: StoredRun) -> str:
     """Whether more images would help."""
-    return str((run.metrics.get("learning_curve") or {}).get("verdict") or "")
+    told = str((run.metrics.get("learning_curve") or {}).get("verdict") or "")
+    return f"Would more images help? {told}" if told else ""
 
 
 def loudest(alarms: Sequence[Alarm], run: StoredRun) -> str:

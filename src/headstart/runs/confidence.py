@@ -38,6 +38,7 @@ from headstart.conformal import (
     APPROXIMATE,
     GROUPED,
     GUARANTEED,
+    GUARANTEED_GROUPS,
     ConformalRule,
     evaluate_sets,
     fit_conformal,
@@ -145,11 +146,13 @@ class Aside:
         probabilities: (K, C) at the model's temperature.
         labels: (K,).
         features: (K, D).
+        groups: (K,) codes of units that stay together, None where every image is by itself.
     """
 
     probabilities: Floats
     labels: Integers
     features: Floats
+    groups: Integers | None
 
 
 def fit_confidence(
@@ -190,12 +193,15 @@ def fit_sets(
 ) -> tuple[ConformalRule | None, dict[str, Any]]:
     """Thresholds, one for all classes or one a class, so that `1 - alpha` of the sets are right."""
     names, alpha, by_class = task.table.class_names, task.settings.alpha, sets_by_class(task)
-    note = APPROXIMATE if aside is None else GUARANTEED
-    note += f"; {GROUPED}" if task.table.groups is not None else ""
+    if aside is None:
+        note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
+    else:
+        note = GUARANTEED if aside.groups is None else GUARANTEED_GROUPS
+    groups = None if aside is None else aside.groups
     labels = task.learnt_labels if aside is None else aside.labels
     scored = probabilities if aside is None else aside.probabilities
     try:
-        rule = fit_conformal(scored, labels, names, alpha=alpha, by_class=by_class)
+        rule = fit_conformal(scored, labels, names, alpha=alpha, by_class=by_class, groups=groups)
     except DataError as error:
         return None, {"note": str(error)}
     about: dict[str, Any] = {
@@ -204,6 +210,7 @@ def fit_sets(
         "by_class_thresholds": by_class,
         "guaranteed": aside is not None,
         "num_calibration": len(labels),
+        "num_calibration_groups": None if groups is None else len(np.unique(groups)),
         "note": note,
     }
     if by_class:
@@ -310,6 +317,7 @@ def sets_record(
     return {
         "num_images": made.num_images,
         "coverage": figure(made.coverage.value, made.coverage.interval),
+        "group_coverage": figure(made.group_coverage.value, made.group_coverage.interval),
         "mean_size": figure(made.mean_size.value, made.mean_size.interval),
         "single_fraction": made.single_fraction,
         "empty_fraction": made.empty_fraction,

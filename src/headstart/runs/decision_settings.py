@@ -12,6 +12,7 @@ from headstart.errors import DataError, UsageError
 from headstart.metrics import ThresholdRule
 from headstart.metrics.operating import check_prevalence
 from headstart.records import ImageTable, Split
+from headstart.runs.units import Units
 
 SETS = ("marginal", "by-class")
 DEFAULT_THRESHOLD = "0.5"
@@ -118,28 +119,35 @@ def check_positive(settings: DecisionSettings, table: ImageTable) -> None:
         )
 
 
-def check_sets(settings: DecisionSettings, table: ImageTable, split: Split) -> None:
+def check_sets(
+    settings: DecisionSettings, table: ImageTable, split: Split, units: Units | None
+) -> None:
     """Refuse sets that were asked for and cannot be made, before any work.
 
+    With a calibration part independent images or groups count, without one images.
+
     Raises:
-        DataError: too few images, of a class or in all; the message has the number needed.
+        DataError: too few, of a class or in all; the message has the number needed.
     """
-    needed = images_needed(settings.alpha)
-    aside = len(split.calibration) > 0
+    needed, aside = images_needed(settings.alpha), len(split.calibration) > 0
     rows = split.calibration if aside else split.train
-    counts = np.bincount(table.labels[rows], minlength=len(table.class_names))
-    if settings.sets == "by-class" and counts.min() < needed:
-        smallest = int(counts.argmin())
-        per_class = needed if not aside else np.ceil(needed / (settings.calibration_split or 1))
+    codes = rows if units is None or not aside else units.codes[rows]
+    word = "images" if units is None or not aside else f"{units.word}s"
+    labels = table.labels[rows]
+    if settings.sets == "by-class":
+        counts = [len(np.unique(codes[labels == c])) for c in range(len(table.class_names))]
+        smallest = int(np.argmin(counts))
+        if counts[smallest] < needed:
+            raise DataError(
+                f"`sets` by class with alpha {settings.alpha:g} need at least {needed} {word} of "
+                f"every class in the {'calibration' if aside else 'training'} part, got "
+                f"{counts[smallest]} of '{table.class_names[smallest]}'. Add images, raise --alpha"
+                + (" or --calibration-split" if aside else "")
+                + ", or take --sets marginal."
+            )
+    count = len(np.unique(codes))
+    if aside and count < needed:
         raise DataError(
-            f"`sets` by class with alpha {settings.alpha:g} need at least {needed} images of every "
-            f"class in the {'calibration' if aside else 'training'} part, got "
-            f"{counts[smallest]} of '{table.class_names[smallest]}'. Add images"
-            + (f" (about {per_class:.0f} a class to learn from)" if aside else "")
-            + ", raise --alpha, or take --sets marginal."
-        )
-    if aside and len(rows) < needed:
-        raise DataError(
-            f"`calibration_split` keeps {len(rows)} images aside, and sets with alpha "
+            f"`calibration_split` keeps {count} {word} aside, and sets with alpha "
             f"{settings.alpha:g} need at least {needed}. Raise --calibration-split or --alpha."
         )

@@ -51,7 +51,7 @@ from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.mlp import MlpFitting
-from headstart.runs.parts import group_codes, read_table, split_table
+from headstart.runs.parts import group_codes, read_table, split_table, units_of
 from headstart.runs.record import (
     RUN_FILE,
     RunFile,
@@ -422,8 +422,13 @@ class Job:
         features = fitting.features(model, rows)
         logits = head_logits(features, model.head.layers)
         probabilities = Confidence(temperature=self.temperature).probabilities(logits)
-        labels = self.task.table.labels[rows]
-        return Aside(probabilities=probabilities, labels=labels, features=features)
+        units = units_of(self.task.table, self.linked)
+        return Aside(
+            probabilities=probabilities,
+            labels=self.task.table.labels[rows],
+            features=features,
+            groups=None if units is None else units.codes[rows],
+        )
 
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:
         """Write the bundle and the choice down, before the test part is looked at."""
@@ -522,7 +527,7 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
         allow_leaks=settings.allow_leaks,
         calibration=settings.calibration_split,
     )
-    check_sets(settings, table, split)
+    check_sets(settings, table, split, units_of(table, linked))
     return split
 
 
