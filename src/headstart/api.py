@@ -171,7 +171,7 @@ def compare_and_report(
     progress: Progress | None = None,
     images: bool = True,
 ) -> ComparisonResult:
-    """The comparison, then a report of every run whose test part was opened.
+    """The comparison and its report, and one of every run whose test part was opened.
 
     Args:
         settings: what the user decided.
@@ -188,7 +188,7 @@ def compare_and_report(
 
     progress = progress or Progress()
     result = compare_jobs(settings, test_all=test_all, resume=resume, progress=progress)
-    for folder in result.opened:
+    for folder in (*result.opened, result.out):
         report_or_tell(folder, progress, images=images)
     return result
 
@@ -408,10 +408,10 @@ def report(
     out: str | os.PathLike[str] | None = None,
     images: bool = True,
 ) -> Path:
-    """Write the report of a finished run, or of several side by side.
+    """Write the report of a finished run, of several side by side, or of a comparison.
 
     Args:
-        *runs: folders of runs.
+        *runs: folders of runs, or the one of a comparison.
         out: the HTML page; None writes `report.html` into the folder of a single run, and into
             the current folder for several. A single run's model card and CLAIM checklist lie
             beside the page.

@@ -14,8 +14,14 @@ either may be empty: no class fits as well as those of the calibration images di
 By class (Mondrian, Vovk 2012) each class has its own threshold from its own images, and the
 promise holds for each class; a class needs at least ceil(1 / alpha) - 1 images.
 
-What the promise does not cover is said in `APPROXIMATE`, `GROUPED` and `GUARANTEED`, which
-reports print beside the figures.
+Images of one group (a patient, a video) are not exchangeable with those of another; groups are.
+Given groups, every group weighs the same, its images share that weight, and the threshold is the
+smallest score that holds (1 - alpha) of the weight, one further group of the worst score counted
+in: the promise then is for an image drawn at random from a new group (hierarchical conformal
+prediction, Lee, Barber and Willett 2023). Groups of one image each give the rank above.
+
+What the promise does and does not cover is said in `APPROXIMATE`, `GROUPED`, `GUARANTEED` and
+`GUARANTEED_GROUPS`, which reports print beside the figures.
 """
 
 from __future__ import annotations
@@ -40,12 +46,20 @@ APPROXIMATE = (
     "again on all training images; there is no finite-sample guarantee"
 )
 GUARANTEED = (
-    "the thresholds come from images that the model never saw; for new images from the same "
-    "source the guarantee holds on average over such calibration images"
+    "guaranteed: the thresholds come from images kept aside that neither the model nor its "
+    "temperature has seen; for new images from the same source the promise holds in finite "
+    "samples, on average over such calibration images"
+)
+GUARANTEED_GROUPS = (
+    "guaranteed: the thresholds come from images kept aside that neither the model nor its "
+    "temperature has seen, every group weighing the same; for an image drawn at random from a new "
+    "group the promise holds in finite samples, on average over such calibration groups. Images "
+    "of one group are not exchangeable with those of another, so it is none for each single group"
 )
 GROUPED = (
-    "images of one group are not exchangeable with those of another: the guarantee is for a new "
-    "image of these groups; for a new group the coverage is approximate"
+    "images of one group resemble each other, so single images are not exchangeable with those of "
+    "a new group: for new groups the coverage is approximate, and its interval on the test part "
+    "is one over whole groups"
 )
 
 
@@ -86,25 +100,34 @@ def images_needed(alpha: float) -> int:
     return math.ceil(1 / alpha - 1e-9) - 1
 
 
-def conformal_threshold(scores: Floats, alpha: float) -> float:
-    """The k-th smallest of n scores, k = ceil((n + 1)(1 - alpha)).
+def conformal_threshold(scores: Floats, alpha: float, groups: Groups | None = None) -> float:
+    """The k-th smallest of n scores, k = ceil((n + 1)(1 - alpha)); or its like over groups.
 
     Args:
         scores: (n,) finite scores of the true classes of calibration images.
         alpha: share that may be missed.
+        groups: (n,) group of each image; None where images are independent.
 
     Raises:
         UsageError: alpha is not between 0 and 1.
-        DataError: too few scores; the message has the number needed.
+        DataError: too few scores or groups; the message has the number needed.
     """
-    needed, n = images_needed(alpha), len(scores)
+    needed = images_needed(alpha)
+    _, codes, sizes = np.unique(
+        np.arange(len(scores)) if groups is None else groups,
+        return_inverse=True,
+        return_counts=True,
+    )
+    n, word = len(sizes), "images" if groups is None else "groups"
     if n < needed:
         raise DataError(
-            f"A threshold that misses at most {alpha:g} needs at least {needed} images, got {n}. "
-            "Give more images, or a larger alpha."
+            f"A threshold that misses at most {alpha:g} needs at least {needed} {word}, got {n}. "
+            f"Give more {word}, or a larger alpha."
         )
-    rank = min(n, math.ceil((n + 1) * (1 - alpha) - 1e-9))  # 20 x 0.95 is above 19 in floats
-    return float(np.sort(scores)[rank - 1])
+    order = np.argsort(scores, kind="stable")
+    weight = np.cumsum(1 / sizes[codes[order]])  # of n + 1 groups, the last one of any score
+    enough = np.flatnonzero(weight >= (n + 1) * (1 - alpha) - 1e-9)  # 20 x 0.95 is above 19
+    return float(scores[order[enough[0] if len(enough) else -1]])
 
 
 def class_scores(probabilities: Floats, score: ScoreName) -> npt.NDArray[np.float64]:
@@ -129,6 +152,7 @@ def fit_conformal(
     alpha: float = 0.1,
     score: ScoreName = "lac",
     by_class: bool = False,
+    groups: Groups | None = None,
 ) -> ConformalRule:
     """Thresholds from images that the model did not learn from.
 
@@ -139,20 +163,27 @@ def fit_conformal(
         alpha: share of sets that may miss.
         score: 'lac' or 'aps'.
         by_class: a threshold for each class.
+        groups: (N,) group of each image, None where images are independent.
 
     Raises:
         UsageError: alpha or the score cannot be.
-        DataError: too few images, of a class or in all; the message has the number needed.
+        DataError: too few images or groups, of a class or in all; the message has the number
+            needed.
     """
     if score not in ("lac", "aps"):
         raise UsageError(f"A conformal score is 'lac' or 'aps', got '{score}'.")
     own = class_scores(probabilities, score)[np.arange(len(labels)), labels]
     counts = np.bincount(labels, minlength=len(class_names))
     if by_class:
-        _check_classes(counts, class_names, alpha)
-        thresholds = [conformal_threshold(own[labels == c], alpha) for c in range(len(counts))]
+        rows = [labels == c for c in range(len(counts))]
+        if groups is None:
+            units = counts
+        else:
+            units = np.array([len(np.unique(groups[r])) for r in rows], dtype=np.int64)
+        _check_classes(units, class_names, alpha, "images" if groups is None else "groups")
+        thresholds = [conformal_threshold(own[r], alpha, _groups_of(groups, r)) for r in rows]
     else:
-        thresholds = [conformal_threshold(own, alpha)] * len(class_names)
+        thresholds = [conformal_threshold(own, alpha, groups)] * len(class_names)
         counts = np.full(len(class_names), len(labels))
     return ConformalRule(
         alpha=alpha,
@@ -170,20 +201,22 @@ class SetFigures:
     Attributes:
         num_images: how many were judged.
         coverage: share of sets that hold the true class.
+        group_coverage: the same with every group weighing the same; no value without groups.
         mean_size: classes in a set.
         single_fraction: share of sets of one class: the answers that need no second look.
         empty_fraction: share of sets of none.
         class_coverage: C coverages of the images of each class.
-        class_mean_size: C mean sizes, NaN for a class without images.
+        class_mean_size: C mean sizes of the sets of each class's images.
     """
 
     num_images: int
     coverage: Estimate
+    group_coverage: Estimate
     mean_size: Estimate
     single_fraction: float
     empty_fraction: float
     class_coverage: tuple[Estimate, ...]
-    class_mean_size: tuple[float, ...]
+    class_mean_size: tuple[Estimate, ...]
 
 
 def evaluate_sets(
@@ -214,25 +247,42 @@ def evaluate_sets(
     return SetFigures(
         num_images=len(labels),
         coverage=share_estimate(held, groups=groups, seed=seed, level=level),
+        group_coverage=_group_coverage(held, groups, seed, level),
         mean_size=mean_estimate(sizes, groups=groups, seed=seed, level=level),
         single_fraction=float((sizes == 1).mean()),
         empty_fraction=float((sizes == 0).mean()),
         class_coverage=tuple(
             share_estimate(
-                held[labels == c],
-                groups=None if groups is None else groups[labels == c],
-                seed=seed,
-                level=level,
+                held[labels == c], groups=_groups_of(groups, labels == c), seed=seed, level=level
             )
             for c in classes
         ),
         class_mean_size=tuple(
-            float(sizes[labels == c].mean()) if (labels == c).any() else math.nan for c in classes
+            mean_estimate(
+                sizes[labels == c], groups=_groups_of(groups, labels == c), seed=seed, level=level
+            )
+            for c in classes
         ),
     )
 
 
-def _check_classes(counts: Integers, class_names: Sequence[str], alpha: float) -> None:
+def _group_coverage(held: Bools, groups: Groups | None, seed: int, level: float) -> Estimate:
+    """Mean over groups of the share of their sets that hold the true class."""
+    if groups is None:
+        return Estimate(value=None, interval=None)
+    codes = np.unique(groups, return_inverse=True)[1]
+    shares = np.bincount(codes, weights=held) / np.bincount(codes)
+    if ((shares == 0) | (shares == 1)).all():
+        return share_estimate(shares == 1, seed=seed, level=level)
+    return mean_estimate(shares, seed=seed, level=level)
+
+
+def _groups_of(groups: Groups | None, rows: Bools) -> Groups | None:
+    """The groups of some images."""
+    return None if groups is None else groups[rows]
+
+
+def _check_classes(counts: Integers, class_names: Sequence[str], alpha: float, word: str) -> None:
     """Refuse thresholds by class where a class is too small, and name it with its number."""
     needed = images_needed(alpha)
     small = [
@@ -243,7 +293,7 @@ def _check_classes(counts: Integers, class_names: Sequence[str], alpha: float) -
     if small:
         listed = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
         raise DataError(
-            f"Sets by class that miss at most {alpha:g} need at least {needed} images of every "
-            f"class, but {listed}. Add images, give a larger alpha, or make sets for all classes "
+            f"Sets by class that miss at most {alpha:g} need at least {needed} {word} of every "
+            f"class, but {listed}. Add {word}, give a larger alpha, or make sets for all classes "
             "together."
         )

@@ -189,6 +189,8 @@ class Split:
         origin: where the test part comes from, in words.
         scheme: 'stratified', 'leave-one-group-out', 'leave-one-source-out', or 'given'.
         fold_names: num_folds names of what each fold leaves out; () where it is a mere number.
+        calibration: (N_calibration,) rows that are neither learnt from nor tested on: thresholds
+            are set on them; empty where out-of-fold answers do that.
         leaks: test images that share a unit with images to learn from; 0 unless allowed.
         fold_leaks: images to learn from that share a unit with another fold; 0 unless allowed.
         notes: sentences about the split that a run prints.
@@ -201,6 +203,7 @@ class Split:
     origin: str
     scheme: str = "stratified"
     fold_names: tuple[str, ...] = ()
+    calibration: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     leaks: int = 0
     fold_leaks: int = 0
     notes: tuple[str, ...] = ()
@@ -253,6 +256,9 @@ class Predictions:
             model cannot tell.
         unknown: (N,) bool, whether an image is unlike everything the model knows; or None.
         sets: (N, C) bool, classes that cannot be excluded at the model's rate of misses; or None.
+        positive: the class that the model decides about at its operating threshold, '' for none.
+        called: (N,) bool, whether an image is called positive there; or None. The most probable
+            class stays what it is.
     """
 
     paths: tuple[str, ...]
@@ -263,10 +269,27 @@ class Predictions:
     outlier_scores: npt.NDArray[np.float64] | None = None
     unknown: npt.NDArray[np.bool_] | None = None
     sets: npt.NDArray[np.bool_] | None = None
+    positive: str = ""
+    called: npt.NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         """How many images."""
         return len(self.paths)
+
+    def take(self, rows: Integers) -> Predictions:
+        """The predictions of some images, in this order."""
+        scores, unknown = self.outlier_scores, self.unknown
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in rows),
+            probabilities=self.probabilities[rows],
+            labels=self.labels[rows],
+            problems=tuple(self.problems[i] for i in rows),
+            outlier_scores=None if scores is None else scores[rows],
+            unknown=None if unknown is None else unknown[rows],
+            sets=None if self.sets is None else self.sets[rows],
+            called=None if self.called is None else self.called[rows],
+        )
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:

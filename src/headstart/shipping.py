@@ -37,7 +37,9 @@ def evaluate(
         engine: 'torch', 'onnx' or 'onnx-int8', as in `headstart.bundle.load_classifier`.
         progress: silent where None.
         **reading: `columns`, names of a manifest's columns where they are unusual; `group_by`,
-            a column or regular expression: intervals then resample whole groups.
+            a column or regular expression: intervals then resample whole groups;
+            `prevalence`, of the positive class, for predictive values there; `ood_data`,
+            pictures of other things, to judge on whether they are told to be unknown.
 
     Returns:
         Figures with intervals under the name of the data.

@@ -190,7 +190,7 @@ def test_sources_that_are_the_classes_cannot_be_separated(tmp_path):
     entry = battery(audit)["the source"]
     assert entry["alarm"]
     assert entry["balanced_accuracy"] == pytest.approx(2 / 3)
-    assert "No grouping can separate source from class here: ('a', 'b') and ('c')" in entry["note"]
+    assert "No grouping can separate source from class here: 'a', 'b' against 'c'" in entry["note"]
     apart = "the picture with its centre covered, between classes without a common source"
     assert apart in alarms(audit)
     assert battery(audit)["the features, asked for the source"]["low"] > 0.8

@@ -11,6 +11,7 @@ from headstart.conformal import (
     APPROXIMATE,
     GROUPED,
     GUARANTEED,
+    GUARANTEED_GROUPS,
     class_scores,
     conformal_threshold,
     evaluate_sets,
@@ -133,7 +134,9 @@ def test_figures_of_sets_by_hand():
     assert found.mean_size.value == 1
     assert (found.single_fraction, found.empty_fraction) == (0.5, 0.25)
     assert found.class_coverage[0].value == pytest.approx(1 / 3)
-    assert found.class_mean_size == (pytest.approx(2 / 3), 2)
+    sizes = found.class_mean_size
+    assert (sizes[0].value, sizes[1].value) == (pytest.approx(2 / 3), 2)
+    assert sizes[0].interval.low < 2 / 3 < sizes[0].interval.high
 
 
 def test_groups_of_copies_are_as_unsure_as_without_copies():
@@ -152,8 +155,54 @@ def test_groups_of_copies_are_as_unsure_as_without_copies():
 def test_absent_classes_have_no_coverage():
     found = evaluate_sets(np.ones((3, 2), dtype=bool), np.zeros(3, dtype=np.int64), seed=0)
     assert found.class_coverage[1].value is None
-    assert np.isnan(found.class_mean_size[1])
+    assert found.class_mean_size[1].value is None
     assert found.mean_size.interval is None
+
+
+def test_groups_of_one_image_are_images():
+    probabilities, labels = make_probabilities(80, 5)
+    alone = fit_conformal(probabilities, labels, NAMES, by_class=True)
+    grouped = fit_conformal(probabilities, labels, NAMES, by_class=True, groups=np.arange(80))
+    assert grouped.thresholds == alone.thresholds
+
+
+def test_a_threshold_over_groups_by_hand():
+    """Nine groups; the first has three images, whose weight is a third each."""
+    scores = np.array([0.95, 0.1, 0.2, *np.arange(1, 9) / 10 + 0.05])
+    groups = np.array([0, 0, 0, *range(1, 9)])
+    # alpha 0.2 asks for weight 8 of 10: up to 0.85 there are 8 groups and two thirds.
+    assert conformal_threshold(scores, 0.2, groups) == pytest.approx(0.85)
+    # alpha 0.1 asks for weight 9: only the last image of the first group completes it.
+    assert conformal_threshold(scores, 0.1, groups) == pytest.approx(0.95)
+    with pytest.raises(DataError, match="at least 19 groups, got 9"):
+        conformal_threshold(scores, 0.05, groups)
+
+
+def test_an_image_of_a_new_group_is_covered_as_promised():
+    """Simulation: images of a group share most of their score; large groups lie higher."""
+    promised, plain = [], []
+    for seed in range(400):
+        generator = np.random.default_rng(seed)
+        sizes = generator.integers(1, 9, size=31)
+        centres = generator.normal(size=31) + 0.25 * sizes
+        groups = np.repeat(np.arange(31), sizes)
+        scores = centres[groups] + 0.3 * generator.normal(size=len(groups))
+        new = groups == 30  # a group like the others, drawn after them
+        hierarchical = conformal_threshold(scores[~new], 0.2, groups[~new])
+        promised.append((scores[new] <= hierarchical).mean())
+        plain.append((scores[new] <= conformal_threshold(scores[~new], 0.2)).mean())
+    spread = np.std(promised) / 20
+    assert np.mean(promised) == pytest.approx(0.8 + 0.5 / 31, abs=0.5 / 31 + 2.5 * spread)
+    assert np.mean(plain) > np.mean(promised)  # ruled by the large groups, no longer the promise
+
+
+def test_coverage_with_groups_weighing_alike():
+    sets = np.array([[1, 0], [1, 0], [0, 1], [1, 0]], dtype=bool)
+    labels, groups = np.array([0, 0, 0, 0]), np.array([5, 5, 5, 7])
+    found = evaluate_sets(sets, labels, groups=groups, seed=0)
+    assert found.coverage.value == 0.75
+    assert found.group_coverage.value == pytest.approx((2 / 3 + 1) / 2)
+    assert evaluate_sets(sets, labels, seed=0).group_coverage.value is None
 
 
 def test_sentences_say_what_is_not_promised():
@@ -161,3 +210,4 @@ def test_sentences_say_what_is_not_promised():
     assert "no finite-sample guarantee" in APPROXIMATE
     assert "not exchangeable" in GROUPED
     assert "on average" in GUARANTEED
+    assert "not exchangeable" in GUARANTEED_GROUPS

@@ -34,7 +34,7 @@ def make_scores(n: int, seed: int, decimals: int = 2):
     seed=st.integers(0, 10_000),
     n=st.integers(2, 60),
     decimals=st.integers(0, 3),
-    text=st.sampled_from(["youden", "sensitivity=0.9", "specificity=0.8", "sensitivity=1"]),
+    text=st.sampled_from(["youden", "sensitivity:0.9", "specificity=0.8", "sensitivity:1"]),
 )
 def test_a_chosen_threshold_does_what_it_says_and_is_best(seed, n, decimals, text):
     """Applied to its own images it gives its own figures; no other threshold is better."""
@@ -95,14 +95,26 @@ def test_one_kind_only_has_no_threshold(labels):
 
 
 @pytest.mark.parametrize(
-    "text", ["best", "youden=0.5", "sensitivity", "specificity=2", "sensitivity=high"]
+    "text",
+    [
+        "best",
+        "youden=0.5",
+        "sensitivity",
+        "specificity=2",
+        "sensitivity=high",
+        "cost",
+        "cost:0",
+        "1.5",
+        "-0.1",
+        "",
+    ],
 )
 def test_rules_that_cannot_be_are_named(text):
     with pytest.raises(UsageError, match="threshold rule"):
         ThresholdRule.parse(text)
 
 
-@pytest.mark.parametrize("text", ["youden", "sensitivity=0.95", "specificity=0.9"])
+@pytest.mark.parametrize("text", ["youden", "sensitivity:0.95", "specificity:0.9", "cost:5", "0.3"])
 def test_rules_print_as_they_are_read(text):
     assert str(ThresholdRule.parse(text)) == text
 

@@ -115,7 +115,7 @@ ALL = [f"{i:03d}.png,{'test' if i < 8 else 'train'},{'' if i < 8 else i // 4}" f
          r"you mean '0"),
         ([line.replace(".png", ".jpg") for line in ALL], r"names none of the 40 images of 'zoo'"),
         ([*ALL, "039.png,test,"], r"names '039\.png' twice and differently, in line 41 \(train\)"),
-        (["a.png,tarin,1"], r"Line 2 of .* the part 'tarin' is none of train, val, test and "),
+        (["a.png,tarin,1"], r"Line 2 of .* the part 'tarin' is none of train, val, test, calib"),
         (["a.png,train,first"], r"the fold 'first' is no whole number from 1 on\. Correct it\."),
         ([line.replace("test", "train") for line in ALL], r"names no test image, so nothing"),
         ([line.replace("train", "test") for line in ALL], r"names test images only"),

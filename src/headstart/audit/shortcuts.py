@@ -274,13 +274,13 @@ def _apart_entries(
 def _source_note(class_names: tuple[str, ...], sets: list[list[int]], clear: bool) -> str:
     """Why the source is an alarm; empty where it is none."""
     if len(sets) > 1:
-        names = " and ".join(
-            f"({listed([class_names[c] for c in members])})" for members in sets[:MOST_SETS]
+        names = " against ".join(
+            listed([class_names[c] for c in members]) for members in sets[:MOST_SETS]
         )
-        more = f" and {len(sets) - MOST_SETS} more sets" if len(sets) > MOST_SETS else ""
+        more = f" against {len(sets) - MOST_SETS} more sets" if len(sets) > MOST_SETS else ""
         return (
-            f"No grouping can separate source from class here: {names}{more} share no source. Add "
-            "images of these classes from one source."
+            f"No grouping can separate source from class here: {names}{more} have no source in "
+            "common. Add images of these classes from one source."
         )
     if clear:
         return "Test with whole sources held out, or balance the classes within each source."

@@ -72,6 +72,7 @@ class Classifier:
                 )
             self.confidence = read_confidence(contents.about.get("confidence"), contents.state)
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
+            check_decision(self.confidence, self.class_names)
         except (KeyError, TypeError, AttributeError, ValueError, UsageError) as error:
             if isinstance(error, BundleError):
                 raise
@@ -191,7 +192,27 @@ def answer(
         scores = None
     if scores is not None and confidence.outlier_threshold is not None:
         unknown = np.nan_to_num(scores, nan=-np.inf) > confidence.outlier_threshold
-    return replace(predictions, outlier_scores=scores, unknown=unknown, sets=sets)
+    found = replace(predictions, outlier_scores=scores, unknown=unknown, sets=sets)
+    decision = confidence.decision
+    if decision is None:
+        return found
+    return replace(
+        found, positive=decision.positive, called=decision.called(predictions.probabilities)
+    )
+
+
+def check_decision(confidence: Confidence, class_names: Sequence[str]) -> None:
+    """Refuse a decision about a class that is not at its place.
+
+    Raises:
+        ValueError: it is not.
+    """
+    decision = confidence.decision
+    if decision is not None and (
+        not 0 <= decision.index < len(class_names)
+        or class_names[decision.index] != decision.positive
+    ):
+        raise ValueError(f"the positive class '{decision.positive}' is not in the class order")
 
 
 def find_bundle(path: Path, engine: str = TORCH) -> Path:

@@ -6,6 +6,7 @@ All of it travels in the bundle, so that every predictor says the same:
     sets            the classes that cannot be excluded at a stated rate of misses (conformal)
     unknown         whether the picture's features lie further from every class than those of
                     nearly all pictures of the known kinds (Mahalanobis)
+    called          whether one class, the positive one, reaches its operating threshold
 """
 
 from __future__ import annotations
@@ -21,9 +22,33 @@ import torch
 from headstart.calibration import apply_temperature
 from headstart.conformal import ConformalRule
 from headstart.outliers import MahalanobisModel
+from headstart.records import Floats
 
 PREFIX = "outliers."
 State = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A yes or no about one class.
+
+    Attributes:
+        positive: name of the class.
+        index: its place in the class order.
+        threshold: called positive where its calibrated probability is at least this, 0 to
+            just above 1 (nothing is called positive then).
+        rule: how the threshold was chosen, in the words of `--threshold`.
+    """
+
+    positive: str
+    index: int
+    threshold: float
+    rule: str
+
+    def called(self, probabilities: Floats) -> npt.NDArray[np.bool_]:
+        """(N, C) calibrated probabilities -> (N,) whether each image is called positive."""
+        # A threshold may lie between two neighbours in 32 bits.
+        return np.asarray(probabilities[:, self.index].astype(np.float64) >= self.threshold)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -35,12 +60,14 @@ class Confidence:
         sets: rule of the prediction sets, None where there were too few images for one.
         outliers: distance to what is known, None where there were too few images.
         outlier_threshold: pictures further away are called unknown.
+        decision: about the positive class, None where none was named.
     """
 
     temperature: float = 1.0
     sets: ConformalRule | None = None
     outliers: MahalanobisModel | None = None
     outlier_threshold: float | None = None
+    decision: Decision | None = None
 
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """(N, C) logits -> (N, C) probabilities."""
@@ -56,6 +83,7 @@ class Confidence:
             "temperature": self.temperature,
             "sets": None if self.sets is None else asdict(self.sets),
             "outlier_threshold": self.outlier_threshold,
+            "decision": None if self.decision is None else asdict(self.decision),
         }
 
     def tensors(self) -> State:
@@ -95,4 +123,24 @@ def read_confidence(stored: Mapping[str, Any] | None, state: State) -> Confidenc
         sets=sets,
         outliers=MahalanobisModel(**arrays) if arrays else None,
         outlier_threshold=None if threshold is None else float(threshold),
+        decision=read_decision(stored.get("decision")),
+    )
+
+
+def read_decision(stored: Mapping[str, Any] | None) -> Decision | None:
+    """The decision as it was kept; older bundles have none.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing or of a wrong kind.
+    """
+    if stored is None:
+        return None
+    threshold = float(stored["threshold"])
+    if not 0 <= threshold < 2:
+        raise ValueError("the operating threshold must be between 0 and 1")
+    return Decision(
+        positive=str(stored["positive"]),
+        index=int(stored["index"]),
+        threshold=threshold,
+        rule=str(stored["rule"]),
     )

@@ -163,7 +163,7 @@ def print_result(result: Any) -> None:
         [
             ("Comparison", f"{result.out / 'comparison.json'}, {result.out / 'comparison.csv'}"),
             ("Picture", str(result.out / "comparison.png")),
-            ("Report", str(chosen / "report.html")),
+            ("Report", f"{result.out / 'report.html'}, {chosen / 'report.html'}"),
             ("Model", str(chosen / "model")),
             ("Next", f"headstart predict {chosen} IMAGE..."),
         ],

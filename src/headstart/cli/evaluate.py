@@ -7,6 +7,8 @@ from typing import Any, Optional
 
 import typer
 
+from headstart.errors import UsageError
+
 NAME = "evaluate"
 EXAMPLE = (
     "Example: headstart evaluate runs/flowers --data other-camera/   "
@@ -26,6 +28,12 @@ def command(
     ),
     columns: Text = typer.Option(None, help="Unusual columns of a manifest: label=finding."),
     group_by: Text = typer.Option(None, help="Column or regular expression: groups of images."),
+    prevalence: Text = typer.Option(
+        None, help="Of the positive class where the model is to be used: PPV and NPV there."
+    ),
+    ood_data: Text = typer.Option(
+        None, help="Pictures of other things: are they told to be unknown?"
+    ),
     out: Text = typer.Option(None, help="Folder for predictions, report and confusion matrix."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     precision: str = typer.Option("auto", help="auto, bfloat16 or float32."),
@@ -36,7 +44,7 @@ def command(
     json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> None:
     """Measure a model on labelled pictures; without --data, show the run's own figures."""
-    from headstart.cli.printing import print_figures, print_json
+    from headstart.cli.printing import print_decision, print_figures, print_json
     from headstart.progress import for_terminal
 
     options: dict[str, Any] = {"out": out, "seed": seed, "progress": for_terminal()}
@@ -46,15 +54,24 @@ def command(
         compare_two((model, other), data, engine, options, json=json)
         return
     if data is None:
+        for flag, value in (("prevalence", prevalence), ("ood-data", ood_data)):
+            if value is not None:
+                raise UsageError(
+                    f"`{flag}` needs labelled pictures to measure on: name them by --data."
+                )
         figures = own_figures(Path(model))
     else:
         from headstart.api import evaluate
 
-        figures = evaluate(model, data, engine=engine, **options)
+        figures = evaluate(
+            model, data, engine=engine, prevalence=prevalence, ood_data=ood_data, **options
+        )
     if json:
         print_json(figures)
         return
     print_figures({f"{k} ({v['num_images']:,} images)": v["figures"] for k, v in figures.items()})
+    for name, part in figures.items():
+        print_decision(name, part)
     if out is not None and data is not None:
         print(f"\nWritten to {out}")
 
@@ -130,7 +147,6 @@ def own_figures(run: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is no run, or not finished.
     """
-    from headstart.errors import UsageError
     from headstart.runs.outputs import read_metrics
     from headstart.runs.record import read_run
 

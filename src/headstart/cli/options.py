@@ -78,6 +78,20 @@ MODEL = (
     SettingOption("train", Text, "More of fine-tuning, as in momentum=0.8,clip_norm=1."),
     SettingOption("class_weights", Text, "none or balanced.  [default: none]"),
 )  # fmt: skip
+TRUST = (
+    SettingOption("positive", Text, "The class that a yes or no is about, against all others."),
+    SettingOption("threshold", Text, "Where to say yes, chosen out of fold: youden, "
+                  "sensitivity:0.95, specificity:0.9, cost:5 (a miss costs five false alarms), or "
+                  "a probability.  [default: 0.5]"),
+    SettingOption("prevalence", Text, "Of the positive class where the model is to be used, as in "
+                  "0.05 or 0.01,0.05: PPV and NPV there."),
+    SettingOption("calibration_split", Number, "Share of the training part kept aside for the "
+                  "thresholds of sets, groups whole: their guarantee holds then."),
+    SettingOption("sets", Text, "Prediction sets hold the truth as often as promised over all "
+                  "(marginal) or for every class (by-class).  [default: marginal]"),
+    SettingOption("alpha", Number, "Share of sets that may miss the truth.  [default: 0.1]"),
+    SettingOption("ood_data", Text, "Pictures of other things: are they told to be unknown?"),
+)  # fmt: skip
 WORKING = (
     SettingOption("seed", Whole, "Every random choice hangs on it.  [default: 0]"),
     SettingOption("device", Text, "auto, cpu, cuda or mps.  [default: auto]"),
@@ -90,7 +104,7 @@ WORKING = (
                   "needed?  [default: yes]"),
     SettingOption("strict", Switch, "Stop if any image cannot be read.  [default: no]"),
 )  # fmt: skip
-RUN_OPTIONS = (*DATA, *MODEL, *WORKING)
+RUN_OPTIONS = (*DATA, *MODEL, *TRUST, *WORKING)
 
 
 def with_settings(

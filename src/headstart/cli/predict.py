@@ -80,6 +80,9 @@ def answers(predictions: Predictions) -> list[dict[str, object]]:
             "confidence": chances[best],
             "probabilities": chances,
         }
+        if predictions.called is not None:
+            answer["positive"] = predictions.positive
+            answer["called_positive"] = bool(predictions.called[i])
         if predictions.sets is not None:
             answer["set"] = set_of(predictions, i)
         if predictions.unknown is not None and predictions.outlier_scores is not None:
@@ -108,4 +111,7 @@ def print_answers(predictions: Predictions, top: int) -> None:
         best = row.argsort()[::-1][:top]
         listed = "   ".join(f"{predictions.class_names[c]} {row[c]:.3f}" for c in best)
         strange = predictions.unknown is not None and predictions.unknown[i]
-        print(f"{path:<{width}}  {listed}{STRANGE if strange else ''}")
+        called = ""
+        if predictions.called is not None:
+            called = f"   -> {'' if predictions.called[i] else 'not '}{predictions.positive}"
+        print(f"{path:<{width}}  {listed}{called}{STRANGE if strange else ''}")

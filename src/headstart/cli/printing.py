@@ -47,6 +47,33 @@ def print_figures(parts: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     console.print(f"In brackets: {INTERVAL} intervals.", style="dim")
 
 
+def print_decision(title: str, part: Mapping[str, Any]) -> None:
+    """The yes or no about the positive class, where a part has one."""
+    decision = part.get("decision")
+    if not decision:
+        return
+    counts, figures = decision["counts"], decision["figures"]
+    named = {"sensitivity": "Sensitivity", "specificity": "Specificity", "ppv": "PPV", "npv": "NPV"}
+    pairs = [(label, describe(figures[name])) for name, label in named.items()]
+    for entry in decision["at_prevalence"]:
+        at = f"at prevalence {entry['prevalence']:g}"
+        pairs += [(f"{named[n]} {at}", describe(entry[n])) for n in ("ppv", "npv")]
+    for entry in decision.get("sensitivity_at_specificity", ()):
+        label = f"Sensitivity at specificity {entry['specificity']:g}"
+        pairs.append((label, describe(entry["sensitivity"])))
+    pairs.append(
+        (
+            "Images",
+            f"{counts['hits']} hits, {counts['misses']} misses, {counts['false_alarms']} false "
+            f"alarms, {counts['rejections']} rightly rejected",
+        )
+    )
+    about = ""
+    if "threshold" in decision:
+        about = f": '{decision['positive']}' from {decision['threshold']:.4g} on"
+    print_pairs(f"Decision, {title}{about}", [(k, v or "not defined") for k, v in pairs])
+
+
 def describe(figure: Mapping[str, Any]) -> str:
     """'0.912 [0.901, 0.922]', or '' where there is no figure."""
     if figure["value"] is None:

@@ -1,4 +1,4 @@
-"""`headstart report`: one run, or several side by side, as a page that opens offline."""
+"""`headstart report`: one run, several side by side, or a comparison, as a page for offline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 
 
 def command(
-    runs: list[str] = typer.Argument(metavar="RUN...", help="Folders of finished runs."),
+    runs: list[str] = typer.Argument(
+        metavar="RUN...", help="Folders of finished runs, or of a comparison."
+    ),
     out: Text = typer.Option(
         None, help="The page.  [default: report.html in the run's folder, or here for several]"
     ),

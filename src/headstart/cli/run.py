@@ -154,7 +154,7 @@ def summary(result: RunResult) -> dict[str, Any]:
 
 def print_result(result: RunResult) -> None:
     """The table of figures and the paths of what was written."""
-    from headstart.cli.printing import print_figures, print_pairs
+    from headstart.cli.printing import print_decision, print_figures, print_pairs
 
     validated, tested = result.metrics["cross_validation"], result.metrics["test"]
     print_figures(
@@ -163,6 +163,7 @@ def print_result(result: RunResult) -> None:
             f"test ({tested['num_images']:,} images)": tested["figures"],
         }
     )
+    print_decision("test", tested)
     print_beside(result.metrics)
     out = result.out
     print_pairs(

@@ -20,8 +20,9 @@ from headstart.errors import UsageError
 from headstart.records import Floats
 
 Bools = npt.NDArray[np.bool_]
-RuleKind = Literal["youden", "sensitivity", "specificity"]
-KINDS: tuple[RuleKind, ...] = ("youden", "sensitivity", "specificity")
+RuleKind = Literal["youden", "sensitivity", "specificity", "cost", "fixed"]
+KINDS: tuple[RuleKind, ...] = ("youden", "sensitivity", "specificity", "cost", "fixed")
+EXAMPLES = "'youden', 'sensitivity:0.95', 'specificity:0.9', 'cost:5' or a number such as 0.5"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,10 @@ class ThresholdRule:
 
     Attributes:
         kind: 'youden' makes sensitivity + specificity largest (Youden 1950); 'sensitivity'
-            reaches `target` sensitivity at the highest specificity; 'specificity' the reverse.
-        target: above 0, at most 1; None for 'youden'.
+            reaches `target` sensitivity at the highest specificity; 'specificity' the reverse;
+            'cost' makes the expected cost least where a missed positive costs `target` false
+            alarms; 'fixed' is the threshold `target` itself, and nothing is chosen.
+        target: above 0, for all but 'cost' at most 1; None for 'youden'.
     """
 
     kind: RuleKind = "youden"
@@ -45,36 +48,44 @@ class ThresholdRule:
         """
         if self.kind not in KINDS:
             raise UsageError(f"A threshold rule is one of {', '.join(KINDS)}, got '{self.kind}'.")
-        if self.kind == "youden" and self.target is not None:
-            raise UsageError("The threshold rule 'youden' takes no target. Leave it away.")
-        if self.kind != "youden" and (self.target is None or not 0 < self.target <= 1):
+        if self.kind == "youden":
+            if self.target is not None:
+                raise UsageError("The threshold rule 'youden' takes no target. Leave it away.")
+            return
+        most = math.inf if self.kind == "cost" else 1.0
+        if self.target is None or not 0 < self.target <= most or math.isinf(self.target):
+            ends = "above 0" if self.kind == "cost" else "above 0 and at most 1"
+            example = 5 if self.kind == "cost" else 0.95
             raise UsageError(
-                f"The threshold rule '{self.kind}' needs a target above 0 and at most 1, got "
-                f"{self.target}. Write for example {self.kind}=0.95."
+                f"The threshold rule '{self.kind}' needs a target {ends}, got {self.target}. "
+                f"Write for example {self.kind}:{example}."
             )
 
     @classmethod
     def parse(cls, text: str) -> ThresholdRule:
-        """A rule from 'youden', 'sensitivity=0.95' or 'specificity=0.9'.
+        """A rule from 'youden', 'sensitivity:0.95', 'specificity:0.9', 'cost:5' or '0.5'.
+
+        An equals sign does instead of the colon.
 
         Raises:
             UsageError: it is none of these.
         """
-        kind, _, number = text.strip().casefold().partition("=")
+        kind, _, number = text.strip().casefold().replace("=", ":").partition(":")
+        if not number and kind[:1] in "0123456789.-" and kind:
+            kind, number = "fixed", kind
         try:
             target = float(number) if number else None
         except ValueError:
             target = math.nan
         if kind not in KINDS or (target is not None and math.isnan(target)):
-            raise UsageError(
-                "A threshold rule is 'youden', 'sensitivity=0.95' or 'specificity=0.9', got "
-                f"'{text}'."
-            )
+            raise UsageError(f"A threshold rule is {EXAMPLES}, got '{text}'.")
         return cls(kind=kind, target=target)
 
     def __str__(self) -> str:
         """As `parse` reads it."""
-        return self.kind if self.target is None else f"{self.kind}={self.target:g}"
+        if self.kind == "fixed":
+            return f"{self.target:g}"
+        return self.kind if self.target is None else f"{self.kind}:{self.target:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,21 +103,33 @@ class OperatingPoint:
     specificity: float
 
 
-def choose_threshold(scores: Floats, labels: Bools, rule: ThresholdRule) -> OperatingPoint:
+def choose_threshold(
+    scores: Floats, labels: Bools, rule: ThresholdRule, *, prevalence: float | None = None
+) -> OperatingPoint:
     """The threshold of a binary decision by a rule; of equals the one with more sensitivity.
 
     Args:
         scores: (N,) out-of-fold scores of the positive class, on one scale.
         labels: (N,) True for positives.
         rule: what to make best.
+        prevalence: of the positives where the decision is to be used, for 'cost'; None takes
+            their share of these images.
 
     Raises:
         ValueError: no positives or no negatives, or scores that are not finite.
     """
     thresholds, sensitivity, specificity = operating_points(scores, labels)
-    if rule.kind == "youden":
+    if rule.kind == "fixed":
+        assert rule.target is not None
+        return apply_threshold(scores, labels, rule.target)
+    if rule.kind in ("youden", "cost"):
+        share = 0.5
+        if rule.kind == "cost":
+            assert rule.target is not None
+            positives = float(labels.mean()) if prevalence is None else prevalence
+            share = rule.target * positives / (rule.target * positives + 1 - positives)
         # Equal sums differ by rounding; the points run from low to high sensitivity.
-        gain = np.round(sensitivity + specificity, 12)
+        gain = np.round(share * sensitivity + (1 - share) * specificity, 12)
         best = len(gain) - 1 - int(np.argmax(gain[::-1]))
     else:
         assert rule.target is not None

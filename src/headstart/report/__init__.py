@@ -1,4 +1,4 @@
-"""Reports: a run's records as one HTML page, a model card and the CLAIM checklist."""
+"""Reports: records of runs and comparisons as one HTML page, model card and CLAIM checklist."""
 
 from headstart.report.writing import write_claim_template, write_report
 

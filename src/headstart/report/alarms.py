@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from headstart.report.decision import missed_target
 from headstart.report.facts import (
     best_rival,
     count_parts,
@@ -28,6 +29,7 @@ FEW_TO_LEARN = 10  # images of a class
 FEW_TO_TEST = 30
 WIDE = 0.10  # of the interval of the test accuracy
 DOMINANT = 0.7  # share of one class
+NO_GROUPING = "No grouping can separate source from class"  # in the note of a shortcut
 LEVELS = ("alarm", "warning", "note")
 AUDIT_TITLES = {
     "wrong-extension": "files with the wrong ending",
@@ -91,7 +93,7 @@ def shortcut_alarms(run: StoredRun) -> Iterator[Alarm]:
             ends = interval_text(entry["figure"])
             yield Alarm(
                 level="alarm",
-                title=f"The labels can be told from {entry['name']}",
+                title=shortcut_title(entry),
                 text=(
                     f"Balanced accuracy {percent(entry['figure']['value'])}"
                     f"{f' [{ends}]' if ends else ''} without seeing what the picture is about; "
@@ -99,6 +101,14 @@ def shortcut_alarms(run: StoredRun) -> Iterator[Alarm]:
                     f"of what you mean. {entry['note']}".strip()
                 ),
             )
+
+
+def shortcut_title(entry: dict[str, Any]) -> str:
+    """What gives the labels away; and, of a source, that no split can help."""
+    title = f"The labels can be told from {entry['name']}"
+    if NO_GROUPING in entry["note"]:
+        return f"{title}, and no grouping can separate source from class here"
+    return title
 
 
 def shortcuts_of(run: StoredRun) -> list[dict[str, Any]]:
@@ -244,6 +254,9 @@ def figure_alarms(run: StoredRun) -> Iterator[Alarm]:
                 "further apart than their intervals. Look how they were made. (The final model "
                 "learnt from more images than each fold, which explains a little.)",
             )
+    decided = run.metrics["test"].get("decision")
+    if decided and (missed := missed_target(decided)):
+        yield Alarm(level="warning", title="The threshold misses its target", text=missed)
     rival = best_rival(run.metrics.get("baselines") or {})
     if rival and crossed["value"] is not None and crossed["value"] <= rival[1]["accuracy"]:
         yield Alarm(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from headstart.report.alarms import Alarm, shortcuts_of
+from headstart.report.decision import decision_sentence
 from headstart.report.facts import count_parts, follow_groups, shell_words, total_seconds
 from headstart.report.mistakes import confused_pairs, scores_by
 from headstart.report.reading import StoredRun
@@ -135,9 +136,11 @@ def preprocessing(run: StoredRun) -> str:
 def partitions(run: StoredRun) -> str:
     """Item 19."""
     parts = count_parts(run)
+    aside = sum(row["part"] == "calibration" for row in run.splits)
+    kept = f"{counted(aside, 'image')} for thresholds alone, " if aside else ""
     return (
         f"{counted(sum(parts.learnt), 'image')} for training in {parts.num_folds} stratified "
-        f"folds, {counted(sum(parts.tested), 'image')} for the internal test "
+        f"folds, {kept}{counted(sum(parts.tested), 'image')} for the internal test "
         f"({run.metrics['test'].get('origin', 'held out')}); seed {run.record.get('seed')}."
     )
 
@@ -234,7 +237,14 @@ def measures(run: StoredRun) -> str:
         for name, entry in run.metrics["test"]["figures"].items()
         if entry.get("value") is not None
     ]
-    return f"{', '.join(names)}; precision, recall and F1 of every class; confusion matrix."
+    decided = run.metrics["test"].get("decision")
+    about = ""
+    if decided:
+        about = (
+            f" For '{decided['positive']}' sensitivity, specificity and predictive values at the "
+            f"threshold {decided['threshold']:.4g} ({decided['rule']}, chosen out of fold)."
+        )
+    return f"{', '.join(names)}; precision, recall and F1 of every class; confusion matrix.{about}"
 
 
 def uncertainty(run: StoredRun) -> str:
@@ -301,6 +311,8 @@ def performance(run: StoredRun) -> str:
         )
         for part, word in (("cross_validation", "Cross-validation"), ("test", "Internal test"))
     ]
+    if decided := decision_sentence(run):
+        lines.append(f"Internal test: {decided.rstrip('.')}")
     recalls = ", ".join(
         f"{entry['class']} {percent(estimate(entry.get('recall'))['value'])}"
         for entry in run.per_class
@@ -316,7 +328,8 @@ def performance(run: StoredRun) -> str:
 
 def accuracy(run: StoredRun) -> str:
     """Item 38."""
-    return f"Internal test: {with_interval(run.figure('test', 'accuracy'))}."
+    text = f"Internal test: {with_interval(run.figure('test', 'accuracy'))}."
+    return " ".join(part for part in (text, decision_sentence(run)) if part)
 
 
 def failures(run: StoredRun) -> str:

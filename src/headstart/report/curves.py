@@ -84,13 +84,22 @@ def precision_recall_points(scores: np.ndarray, positive: np.ndarray) -> list[Po
     return [(0.0, float(precision[0])), *zip(recall.tolist(), precision.tolist(), strict=True)]
 
 
-def ranking_charts(predictions: Predictions) -> list[Chart]:
-    """ROC and precision-recall, one class against the rest; none where no class can be scored."""
+def ranking_charts(
+    predictions: Predictions, decision: tuple[str, float, float] | None = None
+) -> list[Chart]:
+    """ROC and precision-recall, one class against the rest; none where no class can be scored.
+
+    Args:
+        predictions: of the test part.
+        decision: a class with the false and true positive rate of the decision about it, drawn
+            as a dot; of two classes its curve is the one that is drawn. None for no such class.
+    """
     probabilities, labels = good_part(predictions)
     names = predictions.class_names
     classes = [c for c in range(len(names)) if 0 < (labels == c).sum() < len(labels)]
     if len(names) == 2:  # the other class's curve is its mirror image
-        classes = classes[-1:]
+        wanted = None if decision is None else names.index(decision[0])
+        classes = [c for c in classes if c == wanted] or classes[-1:]
     if not classes:
         return []
     kinds: tuple[tuple[str, PointsOf, str, str, bool], ...] = (
@@ -101,6 +110,10 @@ def ranking_charts(predictions: Predictions) -> list[Chart]:
     for title, points_of, x_label, y_label, diagonal in kinds:
         curves = [(names[c], points_of(probabilities[:, c], labels == c)) for c in classes]
         lines = class_lines(curves)
+        if decision is not None and diagonal:
+            told = f"where \u2018{decision[0]}\u2019 is decided"
+            dot = Line(name=told, points=[decision[1:]], look="c2", dots=True, joined=False)
+            lines.append(dot)
         charts.append(
             Chart(
                 title=title,

@@ -9,6 +9,13 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
      "many images it has. Guessing gets one divided by the number of classes."),
     ("Precision", "Of the images called 'rose', the share that are roses."),
     ("Recall", "Of the roses, the share that are called 'rose'. Also called sensitivity."),
+    ("Sensitivity, specificity", "Of the sick, the share that is found; of the healthy, the share "
+     "that is left in peace. Moving the threshold raises one and lowers the other."),
+    ("Predictive values, prevalence", "Of those called sick, the share that is (positive), and of "
+     "those called healthy the share that is (negative). They hang on how common the disease is: "
+     "where one in a hundred is sick, most alarms of a good test are false."),
+    ("Operating threshold", "The probability from which the model says yes to the positive class. "
+     "Chosen on the training images, never on those that it is judged on."),
     ("Specificity", "Of the images that are no roses, the share that are not called 'rose'."),
     ("F1", "The harmonic mean of precision and recall: high only if both are."),
     ("Macro, weighted", "Macro averages count every class the same, weighted ones by its images."),

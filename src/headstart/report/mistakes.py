@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.records import Integers, Predictions
 from headstart.report.reading import Row
-from headstart.statistics import wilson
+from headstart.statistics import share_estimate
 
 MOST_PAIRS = 6
 EXAMPLES_A_PAIR = 4
@@ -142,23 +142,27 @@ def scores_by(column: str, predictions: Predictions, splits: Sequence[Row]) -> l
         predictions: of the test part.
         splits: lines of `splits.csv`; empty cells belong to no part.
     """
-    part_of = {row["path"]: row.get(column, "") for row in splits}
+    rows_of = {row["path"]: row for row in splits}
+    found = [rows_of.get(path, {}) for path in predictions.paths]
     right = predictions.indices == predictions.labels
     tally: dict[str, list[int]] = {}
-    for path, good in zip(predictions.paths, right.tolist(), strict=True):
-        part = part_of.get(path, "")
+    for i, row in enumerate(found):
+        part = row.get(column, "")
         if part:
-            tally.setdefault(part, []).append(int(good))
+            tally.setdefault(part, []).append(i)
+    alone = column == "group" or not any(row.get("group") for row in found)
     scores = []
-    for name, hits in tally.items():
-        interval = wilson(sum(hits), len(hits))
+    for name, rows in tally.items():
+        units = np.array([found[i].get("group") or found[i]["path"] for i in rows])
+        made = share_estimate(right[rows], groups=None if alone else units, seed=0)
+        assert made.interval is not None
         scores.append(
             PartScore(
                 name=name,
-                num_images=len(hits),
-                right=sum(hits),
-                low=interval.low,
-                high=interval.high,
+                num_images=len(rows),
+                right=int(right[rows].sum()),
+                low=made.interval.low,
+                high=made.interval.high,
             )
         )
     return sorted(scores, key=lambda s: (s.right - s.num_images, s.accuracy, s.name))

@@ -18,6 +18,7 @@ from headstart.report.curves import (
     ranking_charts,
     reliability_chart,
 )
+from headstart.report.decision import decision_view, operating_point
 from headstart.report.facts import follow_groups, looks_medical, total_seconds
 from headstart.report.glossary import GLOSSARY
 from headstart.report.leakage import SOURCE, leakage_table
@@ -31,30 +32,40 @@ from headstart.report.mistakes import (
 from headstart.report.pictures import Pictures
 from headstart.report.reading import StoredRun
 from headstart.report.rendering import environment
+from headstart.report.study import StoredComparison, study_view, tested_sentence
 from headstart.report.verdict import accuracy_bars, verdict
 from headstart.report.wording import encodable, estimate, seconds_text, sentence
 
 MOST_DOUBTFUL = 8
 
 
-def render_page(views: Sequence[dict[str, Any]]) -> str:
-    """The whole page of one run or several.
+def render_page(
+    views: Sequence[dict[str, Any]], comparison_of: StoredComparison | None = None
+) -> str:
+    """The whole page of one run, of several, or of a comparison.
 
     Args:
         views: from `view_of`, one a run.
+        comparison_of: what the runs are candidates of, before them on the page; or None.
     """
     pages = environment()
     style, _, _ = pages.loader.get_source(pages, "style.css")  # type: ignore[union-attr]
     runs = [view["run"] for view in views]
-    several = len(views) > 1
-    comparison = {}
-    if several:
+    several = len(views) > 1 or comparison_of is not None
+    comparison, study, version = {}, None, ""
+    if comparison_of is not None:
+        anchors = {view["run"].folder.name: f"r{i + 1}-verdict" for i, view in enumerate(views)}
+        study = study_view(comparison_of, anchors)
+        study["tested_sentence"] = tested_sentence(study)
+        version = str(comparison_of.record["versions"].get("headstart", ""))
+    elif several:
         rows = comparison_rows(runs, [view["label"] for view in views])
         same, sentence = same_question(runs)
         comparison = {"rows": rows, "same": same, "sentence": sentence, "chart": time_chart(rows)}
     text = pages.get_template("page.html").render(
         views=views, several=several, comparison=comparison, style=Markup(style),
-        glossary=GLOSSARY,
+        glossary=GLOSSARY, study=study,
+        version=version or str(runs[0].record["versions"].get("headstart", "")),
     )  # fmt: skip
     return encodable(text)
 
@@ -94,6 +105,8 @@ def view_of(
         "classes": sections.class_bars(run, pictures),
         "many": len(run.class_names) > sections.MOST_BARS,
         "class_table": sections.class_table(run),
+        "decision": decision_view(run),
+        "num_aside": sum(row["part"] == "calibration" for row in run.splits),
         "confusion": sections.confusion(run),
         "leakage": leakage_table(run),
         "leakage_source": SOURCE,
@@ -145,7 +158,7 @@ def charts_view(run: StoredRun) -> dict[str, Any]:
     """Every drawing that comes from numbers."""
     choice = run.record.get("choice") or {}
     curve = run.metrics.get("learning_curve") or {}
-    ranking = [] if run.tested is None else ranking_charts(run.tested)
+    ranking = [] if run.tested is None else ranking_charts(run.tested, operating_point(run))
     calibration = run.measured("calibration")
     return {
         "ranking": ranking,
@@ -174,6 +187,8 @@ def measured_view(run: StoredRun) -> dict[str, Any]:
         "conformal": {
             "rows": sections.conformal_rows(conformal),
             "alpha": conformal.get("alpha"),
+            "guaranteed": bool(conformal.get("guaranteed")),
+            "by_class": bool(conformal.get("by_class_thresholds")),
             "note": sentence(conformal.get("note")),
             "classes": sections.class_coverage(conformal),
         },

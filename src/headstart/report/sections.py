@@ -18,6 +18,7 @@ from headstart.statistics import wilson
 
 MOST_CELLS = 20  # classes up to which the confusion matrix is a table of numbers
 MOST_BARS = 30  # classes up to which all are shown at once
+MOST_TILES = 4
 LEFT_OUT = "classes_left_out"
 CLASS_COLUMNS = (
     "precision", "recall", "specificity", "f1", "auc", "average_precision", "ppv", "npv",
@@ -196,6 +197,7 @@ def conformal_rows(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {
             "coverage": estimate(stored["coverage"]),
+            "groups": estimate(stored.get("group_coverage")),
             "size": estimate(stored.get("mean_size")),
             "single": estimate(stored.get("single_fraction"))["value"],
             "empty": estimate(stored.get("empty_fraction"))["value"],
@@ -206,7 +208,11 @@ def conformal_rows(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
 def class_coverage(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Coverage of every class, where the run has it."""
     return [
-        {"name": str(entry.get("class", "")), "coverage": estimate(entry.get("coverage"))}
+        {
+            "name": str(entry.get("class", "")),
+            "coverage": estimate(entry.get("coverage")),
+            "size": estimate(entry.get("mean_size")),
+        }
         for entry in stored.get("by_class") or []
         if isinstance(entry, Mapping)
     ]
@@ -215,13 +221,19 @@ def class_coverage(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
 def outlier_rows(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     """How well strange images are told from ordinary ones, a line a judgement."""
     judged = [(f"class {e.get('class', '')} left out", e) for e in in_list(stored, LEFT_OUT)]
-    judged += [(str(e.get("name", "")), e) for e in in_list(stored, "far")]
+    judged += [(far_name(e), e) for e in in_list(stored, "far")]
     if "auroc" in stored:
         judged.append(("images unlike the training images", stored))
     return [
         {"against": name, "auroc": beside(entry, "auroc"), "fpr95": beside(entry, "fpr95")}
         for name, entry in judged
     ]
+
+
+def far_name(entry: Mapping[str, Any]) -> str:
+    """A far pack and how many of its images were judged."""
+    count = entry.get("num_images")
+    return f"{entry.get('name', '')}{f', {count:,} images' if isinstance(count, int) else ''}"
 
 
 def in_list(stored: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -286,8 +298,15 @@ def plain_value(value: Any) -> str:
 
 
 def tiles(run: StoredRun) -> list[dict[str, Any]]:
-    """The four numbers that most readers look for first."""
+    """The numbers that most readers look for first; of a decision, those of its threshold."""
     found = []
+    decided = (run.metrics["test"].get("decision") or {}).get("figures", {})
+    for name in ("sensitivity", "specificity"):
+        if name in decided:
+            entry = estimate(decided[name])
+            label = f"{heading(name)} at the threshold"
+            ends = {key: entry[key] for key in ("low", "high")}
+            found.append({"label": label, "value": value_text(entry), "name": name} | ends)
     for name in ("balanced_accuracy", "macro_f1", "macro_auc", "log_loss"):
         entry = run.figure("test", name)
         if entry is not None:
@@ -295,4 +314,4 @@ def tiles(run: StoredRun) -> list[dict[str, Any]]:
                 {"label": metric_label(name), "value": value_text(entry, name), "name": name}
                 | {key: entry.get(key) for key in ("low", "high")}
             )
-    return found
+    return found[:MOST_TILES]

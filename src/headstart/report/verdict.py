@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from headstart.report.alarms import Alarm
+from headstart.report.decision import decision_sentence
 from headstart.report.facts import (
     COMMONEST,
     best_rival,
@@ -31,6 +32,7 @@ def verdict(run: StoredRun, alarms: Sequence[Alarm]) -> list[str]:
         for sentence in (
             what_was_learnt(run),
             how_well(run),
+            decision_sentence(run),
             against_what(run),
             more_data(run),
             loudest(alarms, run),
@@ -81,7 +83,8 @@ def against_what(run: StoredRun) -> str:
 
 def more_data(run: StoredRun) -> str:
     """Whether more images would help."""
-    return str((run.metrics.get("learning_curve") or {}).get("verdict") or "")
+    told = str((run.metrics.get("learning_curve") or {}).get("verdict") or "")
+    return f"Would more images help? {told}" if told else ""
 
 
 def loudest(alarms: Sequence[Alarm], run: StoredRun) -> str:

@@ -73,6 +73,17 @@ def with_interval(entry: Any, name: str = "") -> str:
     return value_text(entry, name) + behind
 
 
+def in_brackets(entry: Any, name: str = "") -> str:
+    """'91.2 % [89.0-93.1 %]', for use inside brackets."""
+    ends = interval_text(entry, name)
+    return value_text(entry, name) + (f" [{ends}]" if ends else "")
+
+
+def stated(share: float) -> str:
+    """A share that somebody chose, without needless digits: 0.05 -> '5 %'."""
+    return f"{100 * share:.4g}{SPACE}%"
+
+
 def seconds_text(seconds: float | None) -> str:
     """'0.4 s', '2 min 05 s', '1 h 03 min'."""
     if seconds is None:

@@ -16,6 +16,7 @@ from headstart.report.facts import looks_medical
 from headstart.report.page import render_page, view_of
 from headstart.report.pictures import find_pictures
 from headstart.report.reading import StoredRun, read_stored_run
+from headstart.report.study import is_comparison, read_comparison
 
 PAGE = "report.html"
 
@@ -23,13 +24,13 @@ PAGE = "report.html"
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, with_images: bool = True
 ) -> Path:
-    """Write the report of one run, or of several side by side.
+    """Write the report of one run, of several side by side, or of a comparison.
 
     The report of a single run comes with `model_card.md`, `claim.md` and `claim.csv` beside it;
     answers of the author are read from `claim.yaml` in the run's folder.
 
     Args:
-        runs: folders of finished runs, in the order of the page.
+        runs: folders of finished runs, in the order of the page; or the one of a comparison.
         out: the page; None writes `report.html` into the folder of a single run, and into the
             current folder for several.
         with_images: False leaves all pictures out, for data that are private.
@@ -43,6 +44,14 @@ def write_report(
     """
     if not runs:
         raise UsageError("`runs` must name at least one folder of a run, got none.")
+    compared = [Path(folder) for folder in runs if is_comparison(Path(folder))]
+    if compared and len(runs) > 1:
+        raise UsageError(
+            f"'{compared[0]}' is a comparison and has a page of its own. Report it alone, or name "
+            "the runs in it."
+        )
+    if compared:
+        return write_comparison(compared[0], out, with_images=with_images)
     stored = [read_stored_run(Path(folder)) for folder in runs]
     page = place_of(stored, None if out is None else Path(out))
     views = [
@@ -50,6 +59,25 @@ def write_report(
         for run, label in zip(stored, labels_of(stored), strict=True)
     ]
     write_text(page, render_page(views))
+    return page
+
+
+def write_comparison(folder: Path, out: Path | None, *, with_images: bool) -> Path:
+    """Write the page of a comparison, with the runs below that were opened.
+
+    Args:
+        folder: of the comparison.
+        out: the page; None writes `report.html` into the folder.
+        with_images: False leaves all pictures out.
+
+    Raises:
+        UsageError: it has not come to its choice, is damaged, or the page cannot be.
+    """
+    compared = read_comparison(folder)
+    stored = [read_stored_run(place) for place in compared.opened]
+    page = folder / PAGE if out is None else named_page(Path(out))
+    views = [view(run, run.folder.name, None, with_images=with_images) for run in stored]
+    write_text(page, render_page(views, compared))
     return page
 
 
@@ -61,6 +89,15 @@ def place_of(runs: Sequence[StoredRun], out: Path | None) -> Path:
     """
     if out is None:
         return (runs[0].folder if len(runs) == 1 else Path()) / PAGE
+    return named_page(out)
+
+
+def named_page(out: Path) -> Path:
+    """The page that was named; its folder is made.
+
+    Raises:
+        UsageError: it is a folder, or has another ending than .html.
+    """
     if out.is_dir() or out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(
             f"`--out` must be an HTML file, got '{out}'. Name a file such as 'report.html'."

@@ -6,16 +6,21 @@ than `FEWEST_WRONG` wrong answers there is nothing to learn one from, and it sta
 
 Sets. Thresholds come from out-of-fold probabilities of models that are then refitted on
 everything, so they carry no finite-sample guarantee: the text says 'approximate', and the test
-part shows what they cover.
+part shows what they cover. With a calibration part they come from answers of the final model to
+images that it has not seen, and the guarantee holds. The temperature stays that of the
+out-of-fold logits then: fitted on the calibration part, it would tie the scores of those images
+together and make the guarantee approximate again.
 
 Strangeness. Mahalanobis distance of the final network's features; the threshold accepts 95 % of
-the training images, each scored by a model of the other folds. It is judged by leaving classes
-out: far pictures are told reliably, near ones (another flower among flowers) are not.
+the training images, each scored by a model of the other folds, or of the calibration part. It is
+judged by leaving classes out: far pictures are told reliably, near ones (another flower among
+flowers) are not.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -29,7 +34,15 @@ from headstart.calibration import (
     fit_temperature,
     reliability_bins,
 )
-from headstart.conformal import APPROXIMATE, GROUPED, ConformalRule, evaluate_sets, fit_conformal
+from headstart.conformal import (
+    APPROXIMATE,
+    GROUPED,
+    GUARANTEED,
+    GUARANTEED_GROUPS,
+    ConformalRule,
+    evaluate_sets,
+    fit_conformal,
+)
 from headstart.errors import DataError
 from headstart.outliers import (
     MahalanobisModel,
@@ -38,14 +51,14 @@ from headstart.outliers import (
     leave_classes_out,
     outlier_threshold,
 )
-from headstart.records import Integers, Predictions
+from headstart.records import Floats, Integers, Predictions
+from headstart.runs.decision import decision_record
 from headstart.runs.evaluation import figure
-from headstart.runs.parts import group_codes
 from headstart.runs.task import Task
 from headstart.statistics import share_estimate
 
 FEWEST_WRONG = 10
-ALPHA = 0.1
+FEWEST_ACCEPTED = 19  # images that a threshold for 95 % of them needs
 MOST_JUDGED = 5_000  # images and
 MOST_CLASSES = 8  # classes for the judgement by leaving out, which costs a fit each
 FAR_NOTE = (
@@ -95,11 +108,18 @@ def calibration_record(
 ) -> dict[str, Any]:
     """Figures and reliability of answers before and after, both (N, C), of the same images."""
     return {
-        name: {
-            **asdict(calibration_figures(values, labels, groups=groups, seed=seed)),
-            "reliability": bins_record(values, labels, groups),
-        }
+        name: calibration_part(values, labels, groups=groups, seed=seed)
         for name, values in (("before", before), ("after", after))
+    }
+
+
+def calibration_part(
+    probabilities: Floats, labels: Integers, *, groups: Integers | None, seed: int
+) -> dict[str, Any]:
+    """Figures and reliability of answers, (N, C)."""
+    return {
+        **asdict(calibration_figures(probabilities, labels, groups=groups, seed=seed)),
+        "reliability": bins_record(probabilities, labels, groups),
     }
 
 
@@ -118,11 +138,29 @@ def bins_record(
     ]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Aside:
+    """What the final model says of the images kept aside for thresholds; none, mostly.
+
+    Attributes:
+        probabilities: (K, C) at the model's temperature.
+        labels: (K,).
+        features: (K, D).
+        groups: (K,) codes of units that stay together, None where every image is by itself.
+    """
+
+    probabilities: Floats
+    labels: Integers
+    features: Floats
+    groups: Integers | None
+
+
 def fit_confidence(
     task: Task,
     temperature: float,
-    probabilities: npt.NDArray[np.floating],
-    features: npt.NDArray[np.floating],
+    probabilities: Floats,
+    features: Floats,
+    aside: Aside | None = None,
     *,
     same_network: bool,
 ) -> tuple[Confidence, dict[str, Any]]:
@@ -133,11 +171,13 @@ def fit_confidence(
         temperature: from `calibrate`.
         probabilities: (M, C) out of fold, calibrated.
         features: (M, D) of the images learnt from, by the final network.
+        aside: the calibration part; None where out-of-fold answers set the thresholds.
         same_network: whether that network has not learnt from those images.
     """
-    rule, sets_about = fit_sets(task, probabilities)
-    model, threshold, outliers_about = fit_outliers(task, features)
-    if model is not None and not same_network:
+    rule, sets_about = fit_sets(task, probabilities, aside)
+    model, threshold, outliers_about = fit_outliers(task, features, aside)
+    kept_aside = aside is not None and len(aside.labels) >= FEWEST_ACCEPTED
+    if model is not None and not same_network and not kept_aside:
         outliers_about["note"] += (
             "; the network has learnt from the images that the threshold comes from, so more new "
             "ones than stated may be called unknown"
@@ -149,29 +189,53 @@ def fit_confidence(
 
 
 def fit_sets(
-    task: Task, probabilities: npt.NDArray[np.floating]
+    task: Task, probabilities: Floats, aside: Aside | None
 ) -> tuple[ConformalRule | None, dict[str, Any]]:
-    """One threshold for all classes, so that about `1 - ALPHA` of the sets hold the truth."""
-    names = task.table.class_names
-    note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
+    """Thresholds, one for all classes or one a class, so that `1 - alpha` of the sets are right."""
+    names, alpha, by_class = task.table.class_names, task.settings.alpha, sets_by_class(task)
+    if aside is None:
+        note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
+    else:
+        note = GUARANTEED if aside.groups is None else GUARANTEED_GROUPS
+    groups = None if aside is None else aside.groups
+    labels = task.learnt_labels if aside is None else aside.labels
+    scored = probabilities if aside is None else aside.probabilities
     try:
-        rule = fit_conformal(probabilities, task.learnt_labels, names, alpha=ALPHA)
+        rule = fit_conformal(scored, labels, names, alpha=alpha, by_class=by_class, groups=groups)
     except DataError as error:
         return None, {"note": str(error)}
-    return rule, {"alpha": ALPHA, "score": rule.score, "threshold": rule.thresholds[0],
-                  "note": note}  # fmt: skip
+    about: dict[str, Any] = {
+        "alpha": alpha,
+        "score": rule.score,
+        "by_class_thresholds": by_class,
+        "guaranteed": aside is not None,
+        "num_calibration": len(labels),
+        "num_calibration_groups": None if groups is None else len(np.unique(groups)),
+        "note": note,
+    }
+    if by_class:
+        return rule, about | {"thresholds": dict(zip(names, rule.thresholds, strict=True))}
+    return rule, about | {"threshold": rule.thresholds[0]}
+
+
+def sets_by_class(task: Task) -> bool:
+    """Whether every class has a threshold of its own."""
+    return task.settings.sets == "by-class"
 
 
 def fit_outliers(
-    task: Task, features: npt.NDArray[np.floating]
+    task: Task, features: Floats, aside: Aside | None
 ) -> tuple[MahalanobisModel | None, float | None, dict[str, Any]]:
     """The distance, its threshold, and how well it tells a class that was left out."""
     labels, fold = task.learnt_labels, task.split.fold
     values = features.astype(np.float32)
     try:
-        scores = cross_fit_scores(values, labels, fold)
-        threshold = outlier_threshold(scores)
         model = fit_mahalanobis(values, labels)
+        if aside is not None and len(aside.labels) >= FEWEST_ACCEPTED:
+            scores = model.score(aside.features.astype(np.float32))
+        else:
+            scores = cross_fit_scores(values, labels, fold)
+        threshold = outlier_threshold(scores)
     except DataError as error:
         return None, None, {"note": str(error)}
     about: dict[str, Any] = {"threshold": threshold, "accepted": 0.95, "note": FAR_NOTE}
@@ -204,30 +268,40 @@ def judge_left_out(task: Task, features: npt.NDArray[np.float32]) -> list[dict[s
 
 
 def judge_confidence(
-    task: Task, confidence: Confidence, predictions: Predictions, logits: Logits
+    confidence: Confidence,
+    predictions: Predictions,
+    logits: Logits | None,
+    *,
+    groups: Integers | None,
+    prevalences: Sequence[float],
+    seed: int,
 ) -> dict[str, Any]:
-    """What calibration, sets and strangeness are worth on the test part.
+    """What calibration, sets, strangeness and the decision are worth on labelled images.
 
     Args:
-        task: the run.
         confidence: locked.
-        predictions: of the test part, with scores.
-        logits: (n, C) of the test part, for the probabilities before the temperature.
+        predictions: of images that had no part in the model, with sets and scores.
+        logits: (n, C) of them, for the probabilities before the temperature; or None.
+        groups: (n,) or None.
+        prevalences: for predictive values of the decision.
+        seed: of the resampling.
     """
-    labels, seed = predictions.labels, task.settings.seed
-    groups = group_codes(task.table.take(task.split.test))
-    found: dict[str, Any] = {
-        "calibration": calibration_record(
-            apply_temperature(logits, 1.0), predictions.probabilities, labels, groups=groups,
-            seed=seed,
-        )
-    }  # fmt: skip
-    if confidence.sets is not None:
-        sets = confidence.sets.sets(predictions.probabilities)
-        found["conformal"] = sets_record(sets, labels, predictions.class_names, groups, seed)
+    labels, after = predictions.labels, predictions.probabilities
+    calibration = {"after": calibration_part(after, labels, groups=groups, seed=seed)}
+    if logits is not None:
+        before = apply_temperature(logits, 1.0)
+        calibration["before"] = calibration_part(before, labels, groups=groups, seed=seed)
+    found: dict[str, Any] = {"calibration": calibration}
+    if predictions.sets is not None:
+        names = predictions.class_names
+        found["conformal"] = sets_record(predictions.sets, labels, names, groups, seed)
     if predictions.unknown is not None:
         share = share_estimate(predictions.unknown, groups=groups, seed=seed)
         found["outliers"] = {"unknown": figure(share.value, share.interval)}
+    if confidence.decision is not None:
+        found["decision"] = decision_record(
+            confidence.decision, after, labels, prevalences, groups=groups, seed=seed
+        )
     return found
 
 
@@ -243,11 +317,18 @@ def sets_record(
     return {
         "num_images": made.num_images,
         "coverage": figure(made.coverage.value, made.coverage.interval),
+        "group_coverage": figure(made.group_coverage.value, made.group_coverage.interval),
         "mean_size": figure(made.mean_size.value, made.mean_size.interval),
         "single_fraction": made.single_fraction,
         "empty_fraction": made.empty_fraction,
         "by_class": [
-            {"class": name, "coverage": figure(entry.value, entry.interval)}
-            for name, entry in zip(class_names, made.class_coverage, strict=True)
+            {
+                "class": name,
+                "coverage": figure(held.value, held.interval),
+                "mean_size": figure(size.value, size.interval),
+            }
+            for name, held, size in zip(
+                class_names, made.class_coverage, made.class_mean_size, strict=True
+            )
         ],
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import numpy as np
 
 from headstart.bundle import Classifier
 from headstart.data import DATASETS, digest_of, load_table, load_unlabelled_or_labelled
-from headstart.errors import DataError
+from headstart.errors import DataError, UsageError
 from headstart.files import make_folder
 from headstart.progress import Progress
-from headstart.records import ImageTable, Predictions
+from headstart.records import ImageTable
 from headstart.runs import outputs
+from headstart.runs.confidence import judge_confidence
+from headstart.runs.decision_settings import parse_prevalences
 from headstart.runs.evaluation import evaluate_test
+from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.job import check_folder
 from headstart.runs.parts import group_codes
 
@@ -32,23 +36,37 @@ def evaluate_model(
     out: Path | None,
     seed: int,
     progress: Progress,
-    columns: str | None = None,
-    group_by: str | None = None,
+    prevalence: str | None = None,
+    ood_data: str | None = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Predict labelled pictures, score them, and write the files where `out` is given.
 
     Boxes are cut out with the margin that the model was made with.
+
+    Args:
+        classifier: the model; its temperature, sets and threshold answer as they are.
+        data: labelled pictures.
+        out: folder for the files.
+        seed: of the resampling.
+        progress: tells the user.
+        prevalence: for predictive values of the decision; None takes those the run was given.
+        ood_data: pictures of other things.
+        **reading: `columns` and `group_by` of `load_table`.
 
     Raises:
         DataError: no labels, or labels that the model does not know.
     """
     if out is not None:
         check_folder(out, resume=False)
-    reading = {
-        "columns": columns,
-        "group_by": group_by,
-        "crop_margin": crop_margin_of(classifier),
-    }
+    shares = stated_prevalences(classifier, prevalence)
+    far = None if ood_data is None else load_far(ood_data, seed=seed)
+    if far is not None and classifier.confidence.outliers is None:
+        raise UsageError(
+            "`ood_data` cannot be judged: this model cannot tell strange pictures, because it "
+            "learnt from too few images. Leave --ood-data out."
+        )
+    reading = {**reading, "crop_margin": crop_margin_of(classifier)}
     table = labelled_table(data, classifier.class_names, reading)
     for note in table.notes:
         progress.note(f"Note       {note}")
@@ -60,14 +78,17 @@ def evaluate_model(
     if not len(good):
         raise DataError(f"No image of '{data}' can be read. Check the folder.")
     kept = table.take(good)
-    scored = Predictions(
-        paths=kept.paths,
-        class_names=classifier.class_names,
-        probabilities=predictions.probabilities[good],
-        labels=kept.labels,
-        problems=("",) * len(good),
+    scored = predictions.take(good)
+    groups, confidence = group_codes(kept), classifier.confidence
+    figures = evaluate_test(scored, seed=seed, groups=groups)
+    figures |= judge_confidence(
+        confidence, scored, None, groups=groups, prevalences=shares, seed=seed
     )
-    figures = evaluate_test(scored, seed=seed, groups=group_codes(kept))
+    if far is not None and scored.outlier_scores is not None:
+        strange = far_scores(confidence, classifier.extractor, far, progress)
+        known = scored.outlier_scores
+        judged = judge_far(confidence, far.name, strange, known, groups=groups, seed=seed)
+        figures["outliers"]["far"] = [judged]
     figures["model_digest"] = classifier.root_digest
     figures["num_learnt_from"] = count_learnt(classifier.folder, kept)
     if figures["num_learnt_from"]:
@@ -93,6 +114,21 @@ def tell_of_boxes(classifier: Classifier, table: ImageTable, progress: Progress)
     """Warn of whole pictures for a model that has seen cut out ones only."""
     if table.boxes is None and learnt_on_boxes(classifier):
         progress.note(f"Warning    {WHOLE_PICTURES}")
+
+
+def stated_prevalences(classifier: Classifier, text: str | None) -> tuple[float, ...]:
+    """Those that the caller names, else those that the model's run was given.
+
+    Raises:
+        UsageError: prevalences of a model that decides about no class.
+    """
+    if text is not None and classifier.confidence.decision is None:
+        raise UsageError(
+            "`prevalence` is about the positive class, and this model was made without one. "
+            "Leave --prevalence out, or run again with --positive CLASS."
+        )
+    stored = classifier.about["about"].get("settings", {}).get("prevalence")
+    return parse_prevalences(stored if text is None else text)
 
 
 def learnt_on_boxes(classifier: Classifier) -> bool:
@@ -139,8 +175,6 @@ def labelled_table(
 
 def in_class_order(table: ImageTable, class_names: tuple[str, ...]) -> ImageTable:
     """Labels mapped by name to the model's order; the test part, else val, where there is one."""
-    from dataclasses import replace
-
     unknown = sorted(set(table.class_names) - set(class_names))
     if unknown:
         raise DataError(

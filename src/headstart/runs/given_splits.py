@@ -2,8 +2,9 @@
 
 A run writes `splits.csv` with cells that a spreadsheet would run as formulas made harmless, so an
 image is found by the cell that would be written for it, else by its plain name. A file by hand
-needs the columns path and part alone; part is train, val, test, or unused for an image that is to
-be left aside. Every image must be named: one that is forgotten is an error, not a smaller set.
+needs the columns path and part alone; part is train, val, test, calibration for an image that
+thresholds are set on, or unused for one that is to be left aside. Every image must be named: one
+that is forgotten is an error, not a smaller set.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from headstart.records import ImageTable, Integers
 
 SPLITS = "splits.csv"
 UNUSED = "unused"
+CALIBRATION = "calibration"
 MOST_COMPARED = 5_000  # names that close ones are looked for among
 NO_FOLD = 0
 
@@ -36,7 +38,7 @@ class Line:
         place: 'line 7'.
         path: the cell as it stands.
         label: the cell as it stands, '' where none is said.
-        part: 'train', 'val', 'test' or 'unused'.
+        part: 'train', 'val', 'test', 'calibration' or 'unused'.
         fold: a whole number above 0, `NO_FOLD` where none is said.
     """
 
@@ -197,11 +199,11 @@ def _lines(sheet: Sheet, subject: str) -> Iterable[Line]:
 
 def _part(text: str, where: str) -> str:
     word = text.strip().casefold()
-    part = UNUSED if word == UNUSED else SPLIT_OF_FOLDER.get(word)
+    part = word if word in (UNUSED, CALIBRATION) else SPLIT_OF_FOLDER.get(word)
     if part is None:
         raise DataError(
-            f"{where}: the part '{printable(text)}' is none of train, val, test and {UNUSED}. "
-            "Correct it."
+            f"{where}: the part '{printable(text)}' is none of train, val, test, {CALIBRATION} "
+            f"and {UNUSED}. Correct it."
         )
     return part
 
@@ -256,7 +258,7 @@ def _check_labels(table: ImageTable, lines: Sequence[Line], subject: str) -> Non
 
 def _check_parts(parts: Sequence[str], subject: str) -> None:
     """Refuse parts with nothing to learn from or to test on."""
-    present = set(parts) - {UNUSED}
+    present = set(parts) - {UNUSED, CALIBRATION}
     if not present & {"test", "val"}:
         raise DataError(
             f"{subject} names no test image, so nothing would be left to test on. Name some."

@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from headstart.audit import Audit
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
+from headstart.bundle.confidence import Confidence
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
@@ -37,16 +38,20 @@ from headstart.runs.auditing import audit_run
 from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
 from headstart.runs.confidence import (
+    Aside,
     calibrate,
     calibration_record,
     fit_confidence,
     judge_confidence,
 )
+from headstart.runs.decision import choose_decision, fold_decision
+from headstart.runs.decision_settings import check_sets, parse_prevalences, rule_of
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
+from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.mlp import MlpFitting
-from headstart.runs.parts import group_codes, read_table, split_table
+from headstart.runs.parts import group_codes, read_table, split_table, units_of
 from headstart.runs.record import (
     RUN_FILE,
     RunFile,
@@ -189,6 +194,9 @@ class Job:
         seed_everything(settings.seed)
         # Too small a class is refused here, before a long pass over the images.
         self.planned = split_with(settings, table)
+        self.prevalences = parse_prevalences(settings.prevalence)
+        far = settings.ood_data
+        self.far = None if far is None else load_far(far, seed=settings.seed)
         execution = choose_execution(settings.device, settings.precision)
         run_file.check_execution(execution)
         with self.clock.phase("network"):
@@ -302,8 +310,9 @@ class Job:
             split = split_with(settings, table, self.linked)
         outputs.write_splits(self.folder, table, split, self.table)
         self.run_file.update(splits=describe_split(split))
+        aside = f"{len(split.calibration):,} to set thresholds on, " * (len(split.calibration) > 0)
         self.progress.note(
-            f"Parts      {len(split.train):,} to learn from in {split.folds_in_words}, "
+            f"Parts      {len(split.train):,} to learn from in {split.folds_in_words}, {aside}"
             f"{len(split.test):,} to test on ({split.origin})"
         )
         for note in split.notes:
@@ -339,6 +348,14 @@ class Job:
                 groups=groups,
                 seed=self.settings.seed,
             )
+            if self.settings.positive is not None:
+                figures["decision"] = fold_decision(
+                    predictions.probabilities, labels, fold,
+                    learnt.class_names.index(self.settings.positive),
+                    rule_of(self.settings), self.prevalences,
+                    groups=groups, seed=self.settings.seed,
+                )  # fmt: skip
+        self.fold_logits = folds.logits
         outputs.write_predictions(self.folder / outputs.OUT_OF_FOLD, predictions)
         outputs.write_cv_results(self.folder, figures, folds.columns)
         outputs.write_history(self.folder, folds.history)
@@ -370,7 +387,7 @@ class Job:
             return fitting.fit_final()
 
     def doubt(self, fitting: Fitting, model: FittedModel) -> dict[str, Any]:
-        """When not to answer: prediction sets and strangeness, before the test part is opened."""
+        """When not to answer, and where to say yes; before the test part is opened."""
         task = self.task
         with self.clock.phase("confidence"):
             self.confidence, about = fit_confidence(
@@ -378,9 +395,40 @@ class Job:
                 self.temperature,
                 self.out_of_fold,
                 fitting.features(model, task.split.train),
+                self.answers_aside(fitting, model),
                 same_network=model.network is self.network,
             )
+            if self.settings.positive is not None:
+                decision, about["decision"] = choose_decision(
+                    self.confidence.probabilities(self.fold_logits),
+                    task.learnt_labels,
+                    task.table.class_names,
+                    self.settings.positive,
+                    rule_of(self.settings),
+                    self.prevalences,
+                )
+                self.confidence = replace(self.confidence, decision=decision)
+                self.progress.note(
+                    f"Decision   '{decision.positive}' from {decision.threshold:.4g} on "
+                    f"({decision.rule})"
+                )
         return {"confidence": about}
+
+    def answers_aside(self, fitting: Fitting, model: FittedModel) -> Aside | None:
+        """What the final model says of the calibration part, None without one."""
+        rows = self.task.split.calibration
+        if not len(rows):
+            return None
+        features = fitting.features(model, rows)
+        logits = head_logits(features, model.head.layers)
+        probabilities = Confidence(temperature=self.temperature).probabilities(logits)
+        units = units_of(self.task.table, self.linked)
+        return Aside(
+            probabilities=probabilities,
+            labels=self.task.table.labels[rows],
+            features=features,
+            groups=None if units is None else units.codes[rows],
+        )
 
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:
         """Write the bundle and the choice down, before the test part is looked at."""
@@ -423,13 +471,28 @@ class Job:
                 labelled(held_out, self.confidence.probabilities(logits)),
                 self.confidence.outlier_scores(values),
             )
-            figures = evaluate_test(
-                predictions, seed=self.settings.seed, groups=group_codes(held_out)
-            )
-            figures |= judge_confidence(self.task, self.confidence, predictions, logits)
+            groups, seed = group_codes(held_out), self.settings.seed
+            figures = evaluate_test(predictions, seed=seed, groups=groups)
+            figures |= judge_confidence(
+                self.confidence, predictions, logits,
+                groups=groups, prevalences=self.prevalences, seed=seed,
+            )  # fmt: skip
+            if self.far is not None and predictions.outlier_scores is not None:
+                figures["outliers"]["far"] = [self.judge_far(model, predictions, groups)]
         figures["origin"] = split.origin
         outputs.write_test_files(self.folder, predictions, {"test": figures})
         return figures
+
+    def judge_far(
+        self, model: FittedModel, predictions: Predictions, groups: Integers | None
+    ) -> dict[str, Any]:
+        """Whether pictures of other things are told to be unknown."""
+        assert self.far is not None
+        assert predictions.outlier_scores is not None
+        extractor = FeatureExtractor(model.network, self.extractor.execution)
+        strange = far_scores(self.confidence, extractor, self.far, self.progress)
+        known, seed = predictions.outlier_scores, self.settings.seed
+        return judge_far(self.confidence, self.far.name, strange, known, groups=groups, seed=seed)
 
     def finish(self, folds: FoldsOutcome, metrics: dict[str, Any]) -> RunResult:
         """Write the figures and close the record."""
@@ -453,7 +516,7 @@ def stamp(audit: Audit) -> dict[str, Any]:
 
 def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None = None) -> Split:
     """The test part and the folds that the settings ask for."""
-    return split_table(
+    split = split_table(
         table,
         folds=settings.folds,
         test_fraction=settings.test_fraction,
@@ -462,7 +525,10 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
         splits=settings.splits,
         linked=linked,
         allow_leaks=settings.allow_leaks,
+        calibration=settings.calibration_split,
     )
+    check_sets(settings, table, split, units_of(table, linked))
+    return split
 
 
 def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
@@ -488,6 +554,7 @@ def describe_split(split: Split) -> dict[str, Any]:
         "scheme": split.scheme,
         "num_folds": split.num_folds,
         "fold_names": list(split.fold_names),
+        "num_calibration": len(split.calibration),
         "leaks": split.leaks,
         "fold_leaks": split.fold_leaks,
         "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),

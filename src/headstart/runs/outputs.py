@@ -66,6 +66,7 @@ def write_splits(
         everything: these and the unreadable ones; None where all are used.
     """
     part: dict[int, tuple[str, object]] = {int(row): ("test", "") for row in split.test}
+    part.update({int(row): ("calibration", "") for row in split.calibration})
     part.update(
         {
             int(row): ("train", int(fold) + 1)
@@ -128,6 +129,14 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             for column in predictions.probabilities.T.tolist()
         ),
     ]
+    if predictions.called is not None:
+        header.append(f"decision_{predictions.positive}")
+        columns.append(
+            [
+                ("yes" if called else "no") if good else ""
+                for called, good in zip(predictions.called, predictions.good, strict=True)
+            ]
+        )
     if predictions.sets is not None:
         header.append("set")
         columns.append([" | ".join(np.array(names)[row]) for row in predictions.sets])

@@ -11,7 +11,14 @@ from headstart.data import load_table
 from headstart.errors import DataError
 from headstart.progress import Progress
 from headstart.records import ImageTable, Integers, Split
-from headstart.runs.given_splits import GivenSplits, apply_splits, given_folds, read_splits
+from headstart.runs.decision_settings import check_positive
+from headstart.runs.given_splits import (
+    CALIBRATION,
+    GivenSplits,
+    apply_splits,
+    given_folds,
+    read_splits,
+)
 from headstart.runs.settings import RunSettings
 from headstart.runs.split_settings import (
     LEAVE_ONE_GROUP_OUT,
@@ -42,7 +49,7 @@ class Folds:
     leaks: int = 0
 
 
-def split_table(
+def split_table(  # noqa: PLR0913 - what a user may say of a split
     table: ImageTable,
     *,
     folds: int | str,
@@ -52,6 +59,7 @@ def split_table(
     splits: str | None = None,
     linked: Integers | None = None,
     allow_leaks: bool = False,
+    calibration: float | None = None,
 ) -> Split:
     """Fix the test part, the folds and their inner parts, before anything is fitted.
 
@@ -68,6 +76,8 @@ def split_table(
         splits: file of parts and folds; folds that it names are taken instead of `folds`.
         linked: (N,) codes of what must stay on one side, groups included; None takes the groups.
         allow_leaks: take a given split that parts what must stay together.
+        calibration: share of what is not tested on to keep aside for thresholds, units whole;
+            None takes what a file of parts names, else nothing.
 
     Raises:
         UsageError: settings that cannot be, or that contradict each other or the data.
@@ -86,7 +96,12 @@ def split_table(
     else:
         refuse_ratio(ratio, origin)
         leaks = count_leaks(table, is_test, units, origin, allowed=allow_leaks)
-    train, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    test = np.flatnonzero(is_test)
+    aside, more = keep_aside(
+        table, np.flatnonzero(~is_test), units, calibration, seed=seed, allowed=allow_leaks
+    )
+    train = np.flatnonzero(~is_test & ~aside)
+    leaks += more
     learnt = table.take(train)
     check_classes(learnt)
     kept = None if units is None else units.take(train)
@@ -113,6 +128,7 @@ def split_table(
         origin=origin,
         scheme=found.scheme,
         fold_names=found.names,
+        calibration=np.flatnonzero(aside),
         leaks=leaks,
         fold_leaks=found.leaks,
         notes=notes,
@@ -127,6 +143,45 @@ def given_test(table: ImageTable, given: GivenSplits | None) -> tuple[Bools | No
         if part in names:
             return names == part, f"{whose} {part} part"
     return None, ""
+
+
+def keep_aside(
+    table: ImageTable,
+    rows: Integers,
+    units: Units | None,
+    share: float | None,
+    *,
+    seed: int,
+    allowed: bool,
+) -> tuple[Bools, int]:
+    """(N,) the images that thresholds are set on; and how many share a unit with training.
+
+    Args:
+        table: N images.
+        rows: those that are not tested on.
+        units: what stays on one side.
+        share: of the rows to draw, None to take those that a file of parts names.
+        seed: of the draw.
+        allowed: take a given part that shares units with the images to learn from.
+
+    Raises:
+        DataError: a part is given and one is to be drawn; or a given one leaks.
+    """
+    named = np.array(table.splits) == CALIBRATION
+    if named.any():
+        if share is not None:
+            raise DataError(
+                f"`calibration_split` {share:g} would draw a calibration part, but the file of "
+                "parts names one. Leave --calibration-split out."
+            )
+        kept = None if units is None else units.take(rows)
+        origin = "the given calibration part"
+        return named, count_leaks(table.take(rows), named[rows], kept, origin, allowed=allowed)
+    held = np.zeros(len(table), dtype=bool)
+    if share is not None:
+        codes = None if units is None else units.codes[rows]
+        held[rows] = hold_out(table.labels[rows], share, groups=codes, seed=seed + 1)
+    return held, 0
 
 
 def fold_table(
@@ -288,6 +343,7 @@ def read_table(settings: RunSettings, progress: Progress) -> ImageTable:
         crop_margin=settings.crop_margin,
     )
     known = table.labelled()
+    check_positive(settings, known)
     taken = sample_table(known, settings.max_images, seed=settings.seed)
     splits = settings.splits
     if splits is not None:

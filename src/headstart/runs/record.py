@@ -109,7 +109,8 @@ class RunFile:
         differing = []
         stored, asked = record["settings"], settings.compared()
         for name, value in asked.items():
-            if stored.get(name) != value:
+            # A setting that is newer than the run had its default then.
+            if stored.get(name, getattr(RunSettings, name, None)) != value:
                 differing.append(f"{name} was {stored.get(name)!r}, now {value!r}")
         if differing:
             raise ResumeError(

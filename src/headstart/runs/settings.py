@@ -17,18 +17,22 @@ from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
 from headstart.errors import UsageError
 from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
+from headstart.runs.decision_settings import check_decision_settings
 from headstart.runs.split_settings import check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
 NOT_COMPARED = ("out", "strict")
 # Settings that may be paths, and the names that win over a path of the same spelling.
-NAMES = {"data": DATASETS.names(), "test_data": [], "splits": [], "weights": list(WEIGHT_CHOICES)}
+NAMES = {
+    "data": DATASETS.names(), "test_data": [], "splits": [], "weights": list(WEIGHT_CHOICES),
+    "ood_data": DATASETS.names(),
+}  # fmt: skip
 # Settings that are numbers with commas between; from Python a number or a sequence will do.
-LISTS = ("folds", "hidden", "dropout", "epochs")
+LISTS = ("folds", "hidden", "dropout", "epochs", "threshold", "prevalence")
 AUDITS = ("auto", "full", "none")
 PROBE = "probe"
-CHOICES = ("class_weights", "device", "precision")
+CHOICES = ("class_weights", "device", "precision", "sets")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 # Settings that are of one head or strategy: with another one they start from its defaults.
 DEPENDENT = {"head": STEP_SETTINGS, "strategy": (*STEP_SETTINGS, *ONLY_TRAINING)}
@@ -75,6 +79,18 @@ class RunSettings:
             all, 'none' never.
         allow_leaks: go on where the data's own split has images on both sides; it is stamped.
         learning_curve: also score parts of the training images.
+        positive: the class that a decision is about, against all others.
+        threshold: its operating threshold, chosen on out-of-fold answers: 'youden',
+            'sensitivity:0.95', 'specificity:0.9', 'cost:5' (a missed positive costs five false
+            alarms), or a probability; None for 0.5.
+        prevalence: shares of the positive class where the model is to be used, as in '0.05' or
+            '0.01,0.05', for predictive values there; the first one also weighs costs.
+        calibration_split: share of the training part that is kept aside, groups whole, to set the
+            thresholds of prediction sets and of strangeness on; None sets them out of fold.
+        sets: 'marginal' for sets that hold the truth in so many cases over all, 'by-class' for so
+            many of every class.
+        alpha: share of sets that may miss the truth.
+        ood_data: pictures of other things, to judge on whether they are told to be unknown.
         seed: every random choice hangs on it.
         out: folder of the run.
         strict: stop at the first list of unreadable files instead of leaving them out.
@@ -114,6 +130,13 @@ class RunSettings:
     audit: str = "auto"
     allow_leaks: bool = False
     learning_curve: bool = True
+    positive: str | None = None
+    threshold: str | None = None
+    prevalence: str | None = None
+    calibration_split: float | None = None
+    sets: str = "marginal"
+    alpha: float = 0.1
+    ood_data: str | None = None
     seed: int = 0
     strict: bool = False
     device: str = "auto"
@@ -153,6 +176,7 @@ class RunSettings:
         for name in CHOICES:
             object.__setattr__(self, name, getattr(self, name).casefold())
         check_training(self)
+        check_decision_settings(self)
 
     def as_dict(self) -> dict[str, Any]:
         """The settings by name, for `run.json`."""
