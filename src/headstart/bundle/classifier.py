@@ -15,7 +15,13 @@ from PIL import Image, ImageOps
 
 from headstart.backbones import rebuild_network
 from headstart.bundle.confidence import Confidence, read_confidence
-from headstart.bundle.format import read_bundle, read_head, read_preprocessing, read_spec
+from headstart.bundle.format import (
+    read_blocks,
+    read_bundle,
+    read_head,
+    read_preprocessing,
+    read_spec,
+)
 from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.heads import head_logits
@@ -53,7 +59,8 @@ class Classifier:
                 for k, v in contents.state.items()
                 if k.startswith("backbone.")
             }
-            network = rebuild_network(spec, backbone, preprocessing, record)
+            blocks = read_blocks(contents.about, folder)
+            network = rebuild_network(spec, backbone, preprocessing, record, blocks)
             self.head = read_head(contents.about, contents.state)
             if self.head.num_inputs != network.num_features:
                 raise BundleError(
