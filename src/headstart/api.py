@@ -484,6 +484,8 @@ def summarise(
     strategy: str = "full",
     trainable: str | None = None,
     image_size: int | None = None,
+    head_blocks: str | None = None,
+    pool: str | None = None,
 ) -> str:
     """The layers of a backbone, their shapes and parameters, and what a strategy would train.
 
@@ -492,15 +494,22 @@ def summarise(
         strategy: of fine-tuning.
         trainable: what learns, as in `RunSettings`.
         image_size: input size in px, None for the network's own.
+        head_blocks: layers before the head, as in `RunSettings`.
+        pool: of the last map, as in `RunSettings`.
 
     Raises:
         UsageError: an unknown name, or a choice that this network does not have.
     """
-    from headstart.backbones import build_network, find_backbone
+    from headstart.backbones import HeadBlocks, build_network, find_backbone
     from headstart.finetune import TrainSettings, plan_network
     from headstart.finetune.summary import summary
 
-    network = build_network(find_backbone(model), weights="none", image_size=image_size)
+    network = build_network(
+        find_backbone(model),
+        weights="none",
+        image_size=image_size,
+        blocks=HeadBlocks.parse(head_blocks, pool),
+    )
     plan = plan_network(network, TrainSettings(strategy=strategy, trainable=trainable or ""))
     return summary(network, plan)
 

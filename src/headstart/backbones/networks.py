@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from headstart.backbones.blocks import BlockedNetwork, HeadBlocks
 from headstart.backbones.catalogue import BackboneSpec
 from headstart.backbones.hubs import fetch_weights
 from headstart.backbones.origins import Architecture, make_architecture
@@ -39,7 +40,8 @@ class Network:
         num_features: D.
         preprocessing: how pictures must be prepared for it.
         weights: which weights it carries.
-        digest: digest of architecture and weights; part of every cache key.
+        digest: digest of architecture, blocks and weights; part of every cache key.
+        blocks: what stands between its last map and its features, if anything.
     """
 
     spec: BackboneSpec
@@ -48,6 +50,7 @@ class Network:
     preprocessing: Preprocessing
     weights: WeightsRecord
     digest: str
+    blocks: HeadBlocks = field(default_factory=HeadBlocks)
 
     @property
     def num_parameters(self) -> int:
@@ -61,7 +64,12 @@ class Network:
 
 
 def build_network(
-    spec: BackboneSpec, *, weights: str = "auto", image_size: int | None = None, seed: int = 0
+    spec: BackboneSpec,
+    *,
+    weights: str = "auto",
+    image_size: int | None = None,
+    seed: int = 0,
+    blocks: HeadBlocks | None = None,
 ) -> Network:
     """Build a network with the weights asked for.
 
@@ -69,11 +77,12 @@ def build_network(
         spec: from `find_backbone`.
         weights: 'auto', 'bundled', 'hub', 'none' or a file.
         image_size: input size in px; None takes the network's own.
-        seed: of the random weights that `weights='none'` asks for.
+        seed: of the random weights that `weights='none'` asks for, and of blocks.
+        blocks: what to put between its last map and its features; None for nothing.
 
     Raises:
         WeightsError: the weights are not at hand or do not fit.
-        UsageError: an image size the network cannot take.
+        UsageError: an image size the network cannot take, blocks where it has no map.
     """
     check_image_size(image_size)
     source, path = choose_source(
@@ -87,16 +96,34 @@ def build_network(
         state, record = find_state(spec, source, path, architecture)
         state = architecture.convert(state)
         load_state(architecture.module, state, what=spec.name, spare=architecture.spare)
-    return finish(spec, architecture.module, architecture.preprocessing, record)
+    preprocessing = architecture.preprocessing
+    module = with_blocks(architecture.module, spec, blocks, preprocessing.size, seed=seed)
+    return finish(spec, module, preprocessing, record, blocks)
 
 
 def rebuild_network(
-    spec: BackboneSpec, state: State, preprocessing: Preprocessing, record: WeightsRecord
+    spec: BackboneSpec,
+    state: State,
+    preprocessing: Preprocessing,
+    record: WeightsRecord,
+    blocks: HeadBlocks | None = None,
 ) -> Network:
-    """Build a network around tensors from a bundle; preprocessing as the bundle says."""
+    """Build a network around tensors from a bundle; preprocessing and blocks as the bundle says."""
     architecture = make_architecture(spec, preprocessing.size)
-    load_state(architecture.module, state, what=spec.name)
-    return finish(spec, architecture.module, preprocessing, record)
+    module = with_blocks(architecture.module, spec, blocks, preprocessing.size)
+    load_state(module, state, what=spec.name)
+    return finish(spec, module, preprocessing, record, blocks)
+
+
+def with_blocks(
+    module: nn.Module, spec: BackboneSpec, blocks: HeadBlocks | None, size: int, *, seed: int = 0
+) -> nn.Module:
+    """The network with blocks of fresh weights; itself where none are asked for."""
+    if not blocks:
+        return module
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return BlockedNetwork(module, spec, blocks, size)
 
 
 def cut(network: Network, after: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -128,7 +155,11 @@ def cut(network: Network, after: str) -> tuple[nn.Sequential, nn.Sequential]:
 
 
 def finish(
-    spec: BackboneSpec, module: nn.Module, preprocessing: Preprocessing, record: WeightsRecord
+    spec: BackboneSpec,
+    module: nn.Module,
+    preprocessing: Preprocessing,
+    record: WeightsRecord,
+    blocks: HeadBlocks | None = None,
 ) -> Network:
     """Freeze a loaded module and measure what records need."""
     module.eval().requires_grad_(False)
@@ -139,8 +170,15 @@ def finish(
         num_features=feature_width(module),
         preprocessing=preprocessing,
         weights=record,
-        digest=f"{spec.architecture}-{state_digest(module)}",
+        digest=network_digest(spec, module, blocks),
+        blocks=blocks or HeadBlocks(),
     )
+
+
+def network_digest(spec: BackboneSpec, module: nn.Module, blocks: HeadBlocks | None) -> str:
+    """Tells any two networks apart that answer differently."""
+    words = f"({blocks.describe()})" if blocks else ""
+    return f"{spec.architecture}{words}-{state_digest(module)}"
 
 
 def check_takes(spec: BackboneSpec, module: nn.Module, size: int) -> None:

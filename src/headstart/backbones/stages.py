@@ -252,7 +252,14 @@ def googlenet_stages(module: Any) -> Stages:
     }
 
 
+def blocked_stages(module: Any) -> Stages:
+    """A network with head blocks knows its own."""
+    stages: Stages = module.stages()
+    return stages
+
+
 FAMILIES: dict[str, Callable[[Any], Stages]] = {
+    "headstart.backbones.blocks.BlockedNetwork": blocked_stages,
     "headstart.backbones.mini.MiniNet": mini_stages,
     "headstart.backbones.lenet.LeNet5": lenet_stages,
     "torchvision.models.alexnet.AlexNet": alexnet_stages,

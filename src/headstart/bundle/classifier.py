@@ -17,6 +17,7 @@ from headstart.backbones import Network, rebuild_network
 from headstart.bundle.confidence import Confidence, read_confidence
 from headstart.bundle.format import (
     BundleContents,
+    read_blocks,
     read_bundle,
     read_head,
     read_preprocessing,
@@ -171,7 +172,9 @@ def make_extractor(
         for k, v in contents.state.items()
         if k.startswith("backbone.")
     }
-    return FeatureExtractor(rebuild_network(spec, backbone, preprocessing, record), execution)
+    blocks = read_blocks(contents.about, folder)
+    network = rebuild_network(spec, backbone, preprocessing, record, blocks)
+    return FeatureExtractor(network, execution)
 
 
 def answer(

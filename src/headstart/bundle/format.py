@@ -9,8 +9,8 @@
 The digests prove that nothing changed since the bundle was written; comparing the root digest
 with one that was kept elsewhere proves that it is the same bundle.
 
-Schema 2 brought heads of several layers; schema 1 held `head.coef` and `head.intercept` and still
-loads.
+Schema 3 brought blocks between the backbone's map and its features, schema 2 heads of several
+layers; schema 1 held `head.coef` and `head.intercept`. All of them still load.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from typing import Any
 import torch
 
 from headstart import __version__
-from headstart.backbones import BackboneSpec, Network, WeightsRecord
+from headstart.backbones import BackboneSpec, HeadBlocks, Network, WeightsRecord
 from headstart.backbones.networks import LARGEST_SIZE, SMALLEST_SIZE
 from headstart.bundle.confidence import PREFIX, Confidence
 from headstart.data.decoding import DECODER_VERSION
-from headstart.errors import BundleError
+from headstart.errors import BundleError, UsageError
 from headstart.files import digest_file, storage_errors, write_json
 from headstart.heads import HEADS, Layers
 from headstart.records import Preprocessing
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -158,6 +158,7 @@ def describe(
             "origin": spec.origin,
             "architecture": spec.architecture,
             "num_features": network.num_features,
+            "head_blocks": asdict(network.blocks),
             "code_licence": spec.code_licence,
             "weights": asdict(network.weights),
         },
@@ -372,6 +373,26 @@ def read_spec(about: dict[str, Any], folder: Path) -> tuple[BackboneSpec, Weight
         image_size=about["preprocessing"]["size"],
     )
     return spec, WeightsRecord(**backbone["weights"])
+
+
+def read_blocks(about: dict[str, Any], folder: Path) -> HeadBlocks:
+    """What stands between the backbone's map and its features; nothing before schema 3.
+
+    Raises:
+        BundleError: words that this version does not know.
+    """
+    stored = about["backbone"].get("head_blocks") or {}
+    try:
+        blocks, pool = stored.get("blocks", []), stored.get("pool", "own")
+        if not (isinstance(blocks, list) and all(isinstance(b, str) for b in [*blocks, pool])):
+            raise UsageError(f"got {stored}")
+        return HeadBlocks(blocks=tuple(blocks), pool=pool)
+    except (AttributeError, UsageError) as error:
+        raise BundleError(
+            f"The bundle '{folder}' holds 'backbone.head_blocks' that this Headstart "
+            f"({__version__}) cannot answer from ({error}). Update Headstart, or write the bundle "
+            "again from its run."
+        ) from error
 
 
 def read_preprocessing(about: dict[str, Any]) -> Preprocessing:

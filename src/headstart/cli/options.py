@@ -67,6 +67,9 @@ MODEL = (
     SettingOption("lr", Number, "Learning rate of what is trained by steps."),
     SettingOption("epochs", Text, "Passes over the training images; 8,6 for two phases."),
     SettingOption("batch_size", Whole, "Images a step."),
+    SettingOption("head_blocks", Text, "Layers before a head to fine-tune with: se, eca, channel, "
+                  "spatial, cbam, as in se:8,spatial."),
+    SettingOption("pool", Text, "mean, max or flatten of the last map.  [default: own]"),
     SettingOption("trainable", Text, "What fine-tuning changes: all, none, stages:2, layers:4, "
                   "after:10."),
     SettingOption("augment", Text, "Augmentation: a policy, or a list as in flip:0.5,rotate:12."),

@@ -18,8 +18,19 @@ def command(
     strategy: str = typer.Option("full", help="What trains: partial, full, two-stage, ..."),
     trainable: Text = typer.Option(None, help="all, none, stages:2, layers:4, after:10."),
     image_size: Number = typer.Option(None, help="Input size in px.  [default: the network's own]"),
+    head_blocks: Text = typer.Option(None, help="Layers before the head: se, cbam, se:8,spatial."),
+    pool: Text = typer.Option(None, help="mean, max or flatten of the last map.  [default: own]"),
 ) -> None:
     """Show every layer with its shape and parameters, and what a strategy would train."""
     from headstart.api import summarise
 
-    print(summarise(model, strategy=strategy, trainable=trainable, image_size=image_size))
+    print(
+        summarise(
+            model,
+            strategy=strategy,
+            trainable=trainable,
+            image_size=image_size,
+            head_blocks=head_blocks,
+            pool=pool,
+        )
+    )

@@ -23,9 +23,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from headstart.backbones import Network
+from headstart.backbones import Network, network_digest
 from headstart.backbones.stages import has_stages, stage_modules
-from headstart.backbones.weights import state_digest
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
 from headstart.finetune.augmentation import Augmenter, draw_seed
@@ -254,7 +253,7 @@ def finish_fit(network: Network, task: Task, state: FitState, seconds: float) ->
     tuned = replace(
         network,
         module=module,
-        digest=f"{network.spec.architecture}-{state_digest(module)}",
+        digest=network_digest(network.spec, module, network.blocks),
     )
     history = tuple(state.history)
     return TunedNetwork(

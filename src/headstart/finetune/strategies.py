@@ -7,7 +7,8 @@ that their statistics do not drift.
 
 Words: a *stage* is one of the network's named parts that has parameters; a *layer* is a module
 with parameters of its own (a convolution, a normalisation, a linear map), in the network's order.
-Parameters are named 'STAGE.NAME'. The head, the classifier behind all stages, always learns.
+Parameters are named 'STAGE.NAME'. The head, the classifier behind all stages, always learns, and
+so do head blocks, the stage between the network's last map and its ending: no words choose them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from headstart.backbones import BLOCKS_STAGE
 from headstart.errors import UsageError
 from headstart.registry import Registry
 
@@ -216,9 +218,10 @@ def trainable_plan(stages: Stages, settings: TrainSettings) -> Plan:
         UsageError: a choice of layers that this network does not have.
     """
     spec = STRATEGIES.get(settings.strategy)
+    body = {name: module for name, module in stages.items() if name != BLOCKS_STAGE}
     phases = tuple(
         make_phase(stages, settings, draft, index)
-        for index, draft in enumerate(spec.draft(stages, settings))
+        for index, draft in enumerate(spec.draft(body, settings))
     )
     shares = tuple(phase_shares(stages, phase) for phase in phases)
     return Plan(strategy=spec.name, phases=phases, shares=shares)
@@ -227,13 +230,15 @@ def trainable_plan(stages: Stages, settings: TrainSettings) -> Plan:
 def make_phase(stages: Stages, settings: TrainSettings, draft: Draft, index: int) -> Phase:
     """A phase with a rate for every learning parameter.
 
-    The last stage learns at the phase's rate; each earlier one at `stage_decay` times the next.
+    The last stage learns at the phase's rate; each earlier one at `stage_decay` times the next,
+    head blocks at the head's.
     """
     name, chosen, rate = draft
     if settings.freeze_norms:
         chosen = chosen - norm_parameters(stages)
     by_stage = names_by_stage(stages)
-    rates = {}
+    head_rate = rate * settings.head_lr_factor
+    rates = dict.fromkeys(by_stage.pop(BLOCKS_STAGE, []), head_rate)
     for depth, stage in enumerate(reversed(by_stage)):
         for parameter in by_stage[stage]:
             if parameter in chosen:
@@ -241,7 +246,7 @@ def make_phase(stages: Stages, settings: TrainSettings, draft: Draft, index: int
     return Phase(
         name=name,
         epochs=settings.epochs[min(index, len(settings.epochs) - 1)],
-        head_rate=rate * settings.head_lr_factor,
+        head_rate=head_rate,
         rates=rates,
         frozen_stages=frozen_prefix(stages, set(rates)),
     )

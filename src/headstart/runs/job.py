@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from headstart.audit import Audit
-from headstart.backbones import Network, build_network, find_backbone
+from headstart.backbones import Network
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
@@ -35,6 +35,7 @@ from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
 from headstart.runs.auditing import audit_run
+from headstart.runs.backbone import build_backbone
 from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
 from headstart.runs.confidence import (
@@ -200,12 +201,7 @@ class Job:
         execution = choose_execution(settings.device, settings.precision)
         run_file.check_execution(execution)
         with self.clock.phase("network"):
-            self.network: Network = build_network(
-                find_backbone(settings.model),
-                weights=settings.weights,
-                image_size=settings.image_size,
-                seed=settings.seed,
-            )
+            self.network: Network = build_backbone(settings)
             self.extractor = FeatureExtractor(self.network, execution)
         self.announce()
 
@@ -217,6 +213,8 @@ class Job:
         count = f"{len(table):,} images, {len(table.class_names)} classes{groups}"
         note(f"Data       {table.name}: {count}")
         note(f"Backbone   {network.spec.name}, weights {network.weights.describe()}")
+        if network.blocks:
+            note(f"Blocks     {network.blocks.describe()}, {network.num_features:,} features")
         boxes = f"cut out by box, margin {self.settings.crop_margin:g}; "
         policy = f"{boxes if table.boxes is not None else ''}{network.preprocessing.describe()}"
         note(f"Pictures   {policy}")

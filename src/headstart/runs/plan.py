@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from headstart.backbones import build_network, find_backbone
 from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
+from headstart.runs.backbone import build_backbone
 from headstart.runs.job import check_folder, split_with
 from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.parts import read_table
@@ -78,12 +78,7 @@ def plan_job(
     check_folder(Path(settings.out), resume=resume)
     table = read_table(settings, progress or Progress())
     split = split_with(settings, table)
-    network = build_network(
-        find_backbone(settings.model),
-        weights=settings.weights,
-        image_size=settings.image_size,
-        seed=settings.seed,
-    )
+    network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
     extractor = FeatureExtractor(network, execution)
     wanted = set(store_keys(table, range(len(table))).values())

@@ -220,6 +220,7 @@ def describe_network(network: Network) -> dict[str, Any]:
         "origin": network.spec.origin,
         "architecture": network.spec.architecture,
         "num_features": network.num_features,
+        "head_blocks": asdict(network.blocks),
         "num_parameters": network.num_parameters,
         "code_licence": network.spec.code_licence,
         "weights": asdict(network.weights),

@@ -55,6 +55,9 @@ class RunSettings:
         lr: learning rate of what is trained by steps; None for its own.
         epochs: passes over the training part, a number a phase as in '8,6'; None for its own.
         batch_size: images a step; None for its own.
+        head_blocks: layers between the backbone's last map and its features, which learn with
+            the head: 'se', 'eca', 'channel', 'spatial', 'cbam', or a list such as 'se:8,spatial'.
+        pool: 'mean', 'max' or 'flatten' of that map instead of the network's 'own' ending.
         trainable: what fine-tuning changes: 'all', 'none', 'stages:N', 'layers:N', 'after:N'.
         augment: a policy of augmentation, or a list such as 'flip:0.5,rotate:12:0.5'.
         optimizer: of fine-tuning.
@@ -109,6 +112,8 @@ class RunSettings:
     lr: float | None = None
     epochs: str | None = None
     batch_size: int | None = None
+    head_blocks: str | None = None
+    pool: str | None = None
     trainable: str | None = None
     augment: str | None = None
     optimizer: str | None = None

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 # Settings of the run that have the same name in `TrainSettings`.
 SHARED = ("strategy", "lr", "batch_size", "class_weights", "seed")
 # Those that are options of fine-tuning alone.
-ONLY_TRAINING = ("trainable", "augment", "optimizer", "schedule", "patience", "monitor", "train")
+ONLY_TRAINING = ("trainable", "augment", "optimizer", "schedule", "patience", "monitor", "train",
+                 "head_blocks", "pool")  # fmt: skip
 # Decided elsewhere: by the run, or by its other options.
 NOT_BY_TRAIN = (*SHARED, *ONLY_TRAINING, "epochs", "hidden", "dropout", "augmentation",
                 "stop_after")  # fmt: skip
@@ -31,8 +32,10 @@ def train_settings(settings: RunSettings) -> TrainSettings:
     Raises:
         UsageError: a setting that cannot be.
     """
+    from headstart.backbones import HeadBlocks
     from headstart.finetune import TrainSettings
 
+    HeadBlocks.parse(settings.head_blocks, settings.pool)  # refuses unknown words
     chosen: dict[str, Any] = {
         name: getattr(settings, name)
         for name in (*SHARED, "trainable", "optimizer", "schedule", "patience", "monitor")

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headstart.backbones import WEIGHT_CHOICES, build_network, find_backbone
+from headstart.backbones import WEIGHT_CHOICES, find_backbone
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
 from headstart.runs import RunSettings
+from headstart.runs.backbone import build_backbone
 from headstart.runs.settings import PROBE, STEP_SETTINGS, strategy_name
 from headstart.runs.training_settings import ONLY_TRAINING, train_settings
 
@@ -195,12 +196,7 @@ def check_candidates(candidates: Sequence[CandidateRun]) -> None:
     for key, alike in itertools.groupby(sorted(candidates, key=sort_key), key=sort_key):
         del key
         runs = [candidate.settings for candidate in alike]
-        network = build_network(
-            find_backbone(runs[0].model),
-            weights=runs[0].weights,
-            image_size=runs[0].image_size,
-            seed=runs[0].seed,
-        )
+        network = build_backbone(runs[0])
         for settings in runs:
             if settings.strategy == PROBE:
                 continue
@@ -215,7 +211,8 @@ def check_candidates(candidates: Sequence[CandidateRun]) -> None:
                 )
 
 
-def sort_key(candidate: CandidateRun) -> tuple[str, str, int]:
+def sort_key(candidate: CandidateRun) -> tuple[str, str, int, str, str]:
     """Candidates of one network lie together."""
     model, weights, size = candidate.network_key
-    return model, weights, size or 0
+    settings = candidate.settings
+    return model, weights, size or 0, settings.head_blocks or "", settings.pool or ""
