@@ -36,10 +36,8 @@ from torch import nn
 
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.data import decode, load_table
-from headstart.data.decoding import decode_here
-from headstart.data.guarded.pool import DecoderPool
 from headstart.features.passes import extract_features
-from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.inference import FeatureExtractor, ImageList, resize_pixels
 from headstart.progress import Progress
 from headstart.runtime import choose_execution
 
@@ -48,6 +46,7 @@ CLASSES = 10
 DISTINCT = 300
 SAMPLE = 3000
 ROUNDS = 5
+PROCESS_SIZE, PROCESS_ROUNDS = 96, 9
 MIB = 1 << 20
 
 
@@ -125,9 +124,9 @@ def bare(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB").resize((32, 32)))
 
 
-def chosen_network(name: str) -> Network:
+def chosen_network(name: str, image_size: int = 32) -> Network:
     """`mini`, or `mini` with its layers replaced by the averages of the channels."""
-    network = build_network(find_backbone("mini"), image_size=32)
+    network = build_network(find_backbone("mini"), image_size=image_size)
     if name == "mini":
         return network
     return dataclasses.replace(network, module=Means(network.num_features), digest="means")
@@ -181,22 +180,29 @@ def measure(folder: Path, name: str) -> dict[str, object]:
     }
 
 
-def compare_processes() -> None:
-    """Threads against processes that can be killed, for three sizes of JPEG."""
-    pool = DecoderPool()
+def compare_processes(network: str) -> None:
+    """Threads against processes that can be killed, for three sizes: all that a pass does."""
     generator = np.random.default_rng(1)
-    for side, count in ((64, 1000), (256, 400), (1600, 24)):
+    extractor = FeatureExtractor(chosen_network(network, PROCESS_SIZE), choose_execution())
+    for side, count in ((64, 1600), (256, 800), (1600, 48)):
+        count = min(count, 256) if network == "mini" else count
         coarse = Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8))
         stream = io.BytesIO()
         coarse.resize((side, side), Image.Resampling.BICUBIC).save(stream, "JPEG", quality=90)
-        ways: dict[str, Callable[[bytes], object]] = {
-            "threads": lambda data: decode_here(data, "a.jpg")[0].resize((32, 32)),
-            "processes": lambda data: pool.decode(data, "a.jpg")[0].resize((32, 32)),
-        }
-        found = compare(ways, [stream.getvalue()] * count)
-        share = found["processes"] / found["threads"]
-        print(f"{side} px: {found}, processes {share:.2f} of threads", flush=True)
-    pool.end()
+        source = ImageList([stream.getvalue()] * count, [f"{i}.jpg" for i in range(count)])
+        rates: dict[bool, list[float]] = {False: [], True: []}
+        list(extractor.extract(source, range(16), isolated=True))  # the processes are started
+        for turn in range(PROCESS_ROUNDS):
+            for isolated in (False, True) if turn % 2 else (True, False):
+                begun = time.perf_counter()
+                for _ in extractor.extract(source, range(count), isolated=isolated):
+                    pass
+                rates[isolated].append(count / (time.perf_counter() - begun))
+        shares = sorted(p / t for p, t in zip(rates[True], rates[False], strict=True))
+        medians = {word: round(statistics.median(rates[key]), 1)
+                   for word, key in (("threads", False), ("processes", True))}  # fmt: skip
+        told = f"{statistics.median(shares):.2f} [{shares[0]:.2f}, {shares[-1]:.2f}]"
+        print(f"{side} px: {medians}, processes {told} of threads", flush=True)
 
 
 def main() -> None:
@@ -205,12 +211,13 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--bad", type=int, default=37)
     parser.add_argument("--network", choices=("mini", "means"), default="mini")
+    parser.add_argument("--processes", action="store_true", help="the last table alone")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
         print(json.dumps(measure(given.folder, given.network)))
         return
-    for size in given.sizes:
+    for size in [] if given.processes else given.sizes:
         root = given.folder / str(size)
         spoilt = make_folder(root, size, given.bad)
         with tempfile.TemporaryDirectory() as cache:
@@ -225,7 +232,7 @@ def main() -> None:
         problems = found.pop("problems")
         exact = sorted(spoilt) == problems
         print({**found, "bad_named": len(problems), "exactly_the_bad": exact}, flush=True)
-    compare_processes()
+    compare_processes(given.network)
 
 
 if __name__ == "__main__":

@@ -450,7 +450,7 @@ def audit(
 
     Args:
         data: folder, manifest, pack or built-in name.
-        out: folder for `audit.json`, `audit.txt` and `duplicates.png`.
+        out: folder for `audit.json`, `audit.txt`, `images.csv` and `duplicates.png`.
         test_data: a second folder or manifest, the test part.
         group_by: column, or regular expression on the path.
         columns: names of a manifest's columns where they are unusual.

@@ -2,12 +2,12 @@
 
 `audit_table` makes one pass over the pictures and gives an `Audit`: findings in words, columns
 for `images.csv`, and `linked`, the units that every split must keep on one side. `write_audit`
-writes `audit.json`, `audit.txt` and the grid of pairs.
+writes `audit.json`, `audit.txt`, `images.csv` and the grid of pairs.
 """
 
 from headstart.audit.findings import AuditSettings, Finding, Pair
 from headstart.audit.inspection import Audit, audit_table
-from headstart.audit.writing import audit_text, write_audit
+from headstart.audit.writing import audit_text, write_audit, write_images
 
 __all__ = [
     "Audit",
@@ -17,4 +17,5 @@ __all__ = [
     "audit_table",
     "audit_text",
     "write_audit",
+    "write_images",
 ]

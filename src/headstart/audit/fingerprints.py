@@ -18,56 +18,29 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from PIL import Image
 
-from headstart.audit.hashing import (
-    CELLS,
-    border_facts,
-    colour_cells,
-    is_flat,
-    jpeg_quantisation,
-    metadata_facts,
-    perceptual_hashes,
-    pixel_digest,
-    thumbnail,
-)
 from headstart.backbones import Network, build_network, find_backbone
-from headstart.data.boxes import Box, crop_to_box, named_box
+from headstart.data.boxes import Box, crop_to_box
 from headstart.data.decoding import DECODER_VERSION, DecodingError, decode
+from headstart.data.fingerprints import FINGERPRINT_VERSION as FINGERPRINT_VERSION
+from headstart.data.fingerprints import RECORD as RECORD
+from headstart.data.fingerprints import Record as Record
+from headstart.data.fingerprints import fingerprint
+from headstart.data.preparing import Order, PreparedPicture
 from headstart.features import FeatureStore, extract_features
 from headstart.inference import FeatureExtractor, ImageSource
-from headstart.inference.extractor import Prepared
-from headstart.inference.preprocessing import resize_pixels
 from headstart.progress import Progress
-from headstart.records import Bytes8, Features, ImageFacts
+from headstart.records import Features, ImageFacts
 from headstart.runtime import Execution, usable_cores
 
 NETWORK, IMAGE_SIZE = "mini", 96
-FINGERPRINT_VERSION = 2
 IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
 AHEAD = 64
 
-RECORD = np.dtype(
-    [
-        ("pixels", "V16"),
-        ("hash", "<u8"),
-        ("mirrored", "<u8"),
-        ("num_bytes", "<i8"),
-        ("quantisation", "<f4"),
-        ("flat", "u1"),
-        ("present", "u1"),
-        ("border", "<f2", (12,)),
-        ("cells", "u1", (CELLS, CELLS, 3)),
-        ("metadata", "<u4", (3,)),
-    ]
-)
 WORDS = RECORD.itemsize // 2
-Record = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,28 +71,6 @@ def fixed_execution(execution: Execution | None = None) -> Execution:
     )
 
 
-def fingerprint(image: Image.Image, source: bytes | Bytes8) -> bytes:
-    """The record of one decoded picture, as bytes.
-
-    Args:
-        image: upright 8-bit RGB.
-        source: what it was decoded from.
-    """
-    grey = thumbnail(image)
-    record = np.zeros(1, dtype=RECORD)
-    record["pixels"] = np.void(pixel_digest(image))
-    record["present"] = 1
-    record["hash"], record["mirrored"] = perceptual_hashes(grey)
-    record["flat"] = is_flat(grey)
-    record["border"] = border_facts(grey)
-    record["cells"] = colour_cells(image)
-    if isinstance(source, bytes):
-        record["num_bytes"] = len(source)
-        record["quantisation"] = jpeg_quantisation(source)
-        record["metadata"] = metadata_facts(source)
-    return record.tobytes()
-
-
 @cache
 def fixed_network() -> Network:
     """The network of every audit, built once a process; nobody changes it."""
@@ -132,22 +83,12 @@ class FingerprintExtractor(FeatureExtractor):
     def __init__(self, execution: Execution) -> None:
         """Place the fixed network."""
         super().__init__(fixed_network(), execution)
+        self.order = Order(preprocessing=self.network.preprocessing, fingerprint=True)
         self.found: dict[str, bytes] = {}
 
-    def prepare(self, source: ImageSource, row: int) -> Prepared:
-        """Decode, crop and resize one image, and keep its fingerprint."""
-        try:
-            data = source.read(row)
-            image, facts = decode(data, source.paths[row])
-        except (DecodingError, OSError):
-            return super().prepare(source, row)  # which words the problem
-        box = source.box_of(row)
-        if box is not None:
-            image = crop_to_box(image, box)
-            notes = [facts.treatment, f"cropped to {named_box(box)}"]
-            facts = replace(facts, treatment="; ".join(filter(None, notes)))
-        self.found[record_key(facts, box)] = fingerprint(image, data)
-        return facts, resize_pixels(image, self.network.preprocessing)
+    def keep(self, picture: PreparedPicture, box: Box | None) -> None:
+        """Keep the fingerprint."""
+        self.found[record_key(picture.facts, box)] = picture.record
 
 
 def record_key(facts: ImageFacts, box: Box | None) -> str:

@@ -1,15 +1,19 @@
-"""The files of an audit: `audit.json`, `audit.txt`, `duplicates.png`."""
+"""The files of an audit: `audit.json`, `audit.txt`, `images.csv`, `duplicates.png`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from headstart.audit.findings import counted
 from headstart.audit.inspection import Audit
-from headstart.files import make_folder, write_json, write_text, write_whole
+from headstart.files import make_folder, write_csv, write_json, write_text, write_whole
+from headstart.records import ImageFacts, ImageTable
 
 AUDIT_JSON, AUDIT_TEXT, PAIRS_PICTURE = "audit.json", "audit.txt", "duplicates.png"
+IMAGES = "images.csv"
 MARKS = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
 MOST_CLASSES = 40
 DPI = 110
@@ -27,6 +31,7 @@ def write_audit(folder: Path, audit: Audit) -> None:
     make_folder(folder)
     write_json(folder / AUDIT_JSON, audit.summary)
     write_text(folder / AUDIT_TEXT, audit_text(audit))
+    write_images(folder, audit.table, audit.facts, audit.columns)
     picture = folder / PAIRS_PICTURE
     pairs = choose_pairs(audit.table, audit.pairs)
     if not pairs:
@@ -34,6 +39,30 @@ def write_audit(folder: Path, audit: Audit) -> None:
         return
     figure = pair_figure(audit.table, pairs)
     write_whole(picture, lambda aside: figure.savefig(aside, dpi=DPI))
+
+
+def write_images(
+    folder: Path,
+    table: ImageTable,
+    facts: Sequence[ImageFacts],
+    columns: Mapping[str, Sequence[object]],
+) -> None:
+    """`images.csv`: what decoding and audit found, a line an image, the unreadable ones first."""
+    header = [field.name for field in fields(ImageFacts)]
+    others = list(zip(*columns.values(), strict=True)) or [()] * len(table)
+    rows = [
+        [
+            table.label_of(i),
+            table.splits[i],
+            "" if table.groups is None else table.groups[i],
+            "" if table.sources is None else table.sources[i],
+            *others[i],
+            *asdict(record).values(),
+        ]
+        for i, record in enumerate(facts)
+    ]
+    rows.sort(key=lambda row: not row[-1])  # a stable sort keeps the table's order
+    write_csv(folder / IMAGES, ["label", "split", "group", "source", *columns, *header], rows)
 
 
 def audit_text(audit: Audit) -> str:

@@ -19,7 +19,7 @@ def audit(
     ),
     seed: int = typer.Option(0, help="Of samples and intervals."),
     out: Text = typer.Option(
-        None, help="Folder for audit.json, audit.txt and duplicates.png, one a data set."
+        None, help="Folder for audit.json, audit.txt, images.csv and duplicates.png."
     ),
     json: bool = typer.Option(False, "--json", help="Print what was found as JSON."),
 ) -> None:

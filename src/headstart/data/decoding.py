@@ -91,11 +91,7 @@ def decode(
     """
     if not isinstance(source, bytes):
         return _from_pixels(source, path)
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise UsageError(
-            "`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must be False, got True: half an image would "
-            "pass for a whole one. Set it back to False."
-        )
+    check_whole_files()
     problem = refusal(source, path)
     if problem:
         raise DecodingError(problem)
@@ -107,6 +103,19 @@ def decode(
     from headstart.data.guarded.pool import shared_pool  # it needs this module itself
 
     return shared_pool().decode(source, path, min_side)
+
+
+def check_whole_files() -> None:
+    """Refuse to decode where Pillow was told to accept half an image.
+
+    Raises:
+        UsageError: it was.
+    """
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise UsageError(
+            "`PIL.ImageFile.LOAD_TRUNCATED_IMAGES` must be False, got True: half an image would "
+            "pass for a whole one. Set it back to False."
+        )
 
 
 def decode_here(

@@ -105,7 +105,7 @@ def _fill(
     unread = [row for row in range(count) if row not in key_by_row]
     rows = sorted([*first_of.values(), *unread])
     with progress.phase(f"Features by {extractor.network.spec.name}", len(rows)) as advance:
-        for batch, batch_facts, batch_values in extractor.extract(source, rows):
+        for batch, batch_facts, batch_values in extractor.extract(source, rows, isolated=True):
             fresh = []
             for row, record, vector in zip(batch, batch_facts, batch_values, strict=True):
                 values[row], facts[row] = vector, record

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from headstart.features import cache_folder
 from headstart.files import make_folder, storage_errors
 from headstart.finetune.augmentation import Augmenter, draw_seed
 from headstart.inference import FeatureExtractor, ImageSource
+from headstart.inference.extractor import TASK_IMAGES
 from headstart.inference.preprocessing import normalise
 from headstart.progress import Progress
 from headstart.records import ImageFacts, Integers, Preprocessing
@@ -115,8 +117,9 @@ def prepare_images(
     ):
         for start in range(0, len(source), CHUNK):
             rows = range(start, min(start + CHUNK, len(source)))
-            found = pool.map(lambda row: extractor.prepare(source, row), rows)
-            for row, (record, picture) in zip(rows, found, strict=True):
+            tasks = [rows[i : i + TASK_IMAGES] for i in range(0, len(rows), TASK_IMAGES)]
+            found = pool.map(lambda task: extractor.prepare(source, task), tasks)
+            for row, (record, picture) in zip(rows, chain.from_iterable(found), strict=True):
                 facts.append(record)
                 if picture is not None:
                     pixels[row], good[row] = picture, True

@@ -1,6 +1,9 @@
-"""The forward path: pictures are decoded by threads while the network computes.
+"""The forward path: pictures are decoded by processes while the network computes.
 
-Decoding and resizing release the interpreter lock, so a few threads stay ahead of the network; a
+Encoded images are decoded and resized in processes that can be killed (`headstart.data.guarded`), a
+handful at a time, so that a picture that crashes its decoder, hangs or eats memory costs itself
+alone; a thread a process hands them over. A few pictures (`FEW`), as a prediction has them, are
+decoded as `headstart.data.decode` says, mostly in a thread: starting a process would cost more. A
 bounded window of batches keeps the memory flat. A batch smaller than `SMALLEST_BATCH` is filled
 up: below that some float32 kernels take another order of summation, and a picture alone would
 get features that differ in the last bit from the same picture among others.
@@ -13,7 +16,7 @@ import errno
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -23,15 +26,20 @@ import torch
 from torch import nn
 
 from headstart.backbones import Network
-from headstart.data.boxes import Box, crop_to_box, named_box
-from headstart.data.decoding import DecodingError, decode
+from headstart.data.boxes import Box
+from headstart.data.decoding import DecodingError, check_whole_files, decode
+from headstart.data.guarded.child import Item
+from headstart.data.guarded.pool import shared_pool
+from headstart.data.preparing import Order, PreparedPicture, prepare_picture
 from headstart.errors import WeightsError
-from headstart.inference.preprocessing import normalise, resize_pixels
+from headstart.inference.preprocessing import normalise
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.runtime import Execution, usable_cores
 
 SMALLEST_BATCH = 8
 BATCHES_AHEAD = 3
+TASK_IMAGES, TASK_BYTES = 32, 16 << 20  # handed to a process at once
+FEW = 8
 HALF_MAX = float(np.finfo(np.float16).max)
 
 
@@ -94,7 +102,7 @@ def read_regular(path: Path) -> bytes:
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
-Waiting = deque[tuple[list[int], list[Future[Prepared]]]]
+Waiting = deque[tuple[list[int], list[Future[list[Prepared]]]]]
 
 
 class Extractor:
@@ -111,42 +119,79 @@ class Extractor:
         self.preprocessing = preprocessing
         self.num_features = num_features
         self.batch_size = batch_size
+        self.order = Order(preprocessing=preprocessing)
 
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
         """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features."""
         raise NotImplementedError
 
-    def prepare(self, source: ImageSource, row: int) -> Prepared:
-        """Decode, crop to its box and resize one image; None for the pixels where it cannot be."""
-        path = source.paths[row]
-        try:
-            image, facts = decode(source.read(row), path)
-            box = source.box_of(row)
-            if box is not None:
-                image = crop_to_box(image, box)
-                treatment = "; ".join(
-                    filter(None, [facts.treatment, f"cropped to {named_box(box)}"])
-                )
-                facts = replace(facts, treatment=treatment)
-            return facts, resize_pixels(image, self.preprocessing)
-        except DecodingError as error:
-            return ImageFacts(path=path, problem=str(error)), None
-        except OSError as error:
-            problem = f"unreadable file ({error.strerror or error})"
-            return ImageFacts(path=path, problem=problem), None
-        except MemoryError:
-            return ImageFacts(path=path, problem="too large for the memory"), None
+    def keep(self, picture: PreparedPicture, box: Box | None) -> None:
+        """Told of every picture that was prepared; for those who want more than its pixels."""
+
+    def prepare(
+        self, source: ImageSource, rows: Sequence[int], *, isolated: bool = True
+    ) -> list[Prepared]:
+        """Decode, crop to their boxes and resize images; None for the pixels where it cannot be.
+
+        Args:
+            source: the images.
+            rows: which of them.
+            isolated: decode encoded images in a process that can be killed.
+        """
+        found: dict[int, Prepared] = {}
+        waiting: list[tuple[int, Item]] = []
+        held = 0
+        for row in rows:
+            path, box = source.paths[row], source.box_of(row)
+            try:
+                data = source.read(row)
+                if isolated and isinstance(data, bytes):
+                    waiting.append((row, Item(data=data, path=path, box=box)))
+                    held += len(data)
+                else:
+                    picture = prepare_picture(data, path, box, self.order, decode)
+                    found[row] = self._prepared(path, box, picture)
+            except (DecodingError, OSError, MemoryError) as error:
+                found[row] = _unusable(path, error)
+            if held > TASK_BYTES:
+                found.update(self._handed_over(waiting))
+                waiting, held = [], 0
+        found.update(self._handed_over(waiting))
+        return [found[row] for row in rows]
+
+    def _handed_over(self, waiting: list[tuple[int, Item]]) -> Iterator[tuple[int, Prepared]]:
+        """What a process makes of some images."""
+        if not waiting:
+            return
+        check_whole_files()
+        answers = shared_pool().prepare([item for _, item in waiting], self.order)
+        for (row, item), answer in zip(waiting, answers, strict=True):
+            yield row, self._prepared(item.path, item.box, answer)
+
+    def _prepared(
+        self, path: str, box: Box | None, answer: PreparedPicture | DecodingError
+    ) -> Prepared:
+        if isinstance(answer, DecodingError):
+            return _unusable(path, answer)
+        self.keep(answer, box)
+        return answer.facts, answer.pixels
 
     def extract(
-        self, source: ImageSource, rows: Sequence[int]
+        self, source: ImageSource, rows: Sequence[int], *, isolated: bool | None = None
     ) -> Iterator[tuple[list[int], list[ImageFacts], npt.NDArray[np.float16]]]:
         """Features of some rows, batch by batch, in order.
+
+        Args:
+            source: the images.
+            rows: which of them.
+            isolated: decode them in processes that can be killed; None does so for more than a few.
 
         Yields:
             The batch's rows, their facts, and (B, D) float16 features; a row that could not be
             decoded has a problem in its facts and zeros for features.
         """
         size = self.batch_size
+        isolated = len(rows) > FEW if isolated is None else isolated
         batches = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
         workers = max(1, usable_cores())
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
@@ -154,11 +199,11 @@ class Extractor:
         upcoming = iter(batches)
         try:
             for _ in range(BATCHES_AHEAD):
-                self._submit(pool, source, upcoming, waiting)
+                self._submit(pool, source, upcoming, waiting, isolated=isolated)
             while waiting:
                 batch, futures = waiting.popleft()
-                prepared = [future.result() for future in futures]
-                self._submit(pool, source, upcoming, waiting)
+                prepared = [one for future in futures for one in future.result()]
+                self._submit(pool, source, upcoming, waiting, isolated=isolated)
                 yield batch, [facts for facts, _ in prepared], self._forward_good(prepared)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -169,10 +214,15 @@ class Extractor:
         source: ImageSource,
         upcoming: Iterator[list[int]],
         waiting: Waiting,
+        *,
+        isolated: bool,
     ) -> None:
         batch = next(upcoming, None)
         if batch is not None:
-            waiting.append((batch, [pool.submit(self.prepare, source, row) for row in batch]))
+            size = TASK_IMAGES if isolated else 1
+            tasks = [batch[i : i + size] for i in range(0, len(batch), size)]
+            prepare = partial(self.prepare, isolated=isolated)
+            waiting.append((batch, [pool.submit(prepare, source, rows) for rows in tasks]))
 
     def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:
         values = np.zeros((len(prepared), self.num_features), dtype=np.float16)
@@ -224,6 +274,17 @@ class FeatureExtractor(Extractor):
             )
         half: npt.NDArray[np.float16] = values.half().cpu().numpy()
         return half
+
+
+def _unusable(path: str, error: Exception) -> Prepared:
+    """Facts of an image that cannot be used, and why."""
+    if isinstance(error, DecodingError):
+        problem = str(error)
+    elif isinstance(error, OSError):
+        problem = f"unreadable file ({error.strerror or error})"
+    else:
+        problem = "too large for the memory"
+    return ImageFacts(path=path, problem=problem), None
 
 
 def place_module(module: nn.Module, execution: Execution) -> nn.Module:

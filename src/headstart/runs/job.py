@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from headstart.audit import Audit
-from headstart.backbones import Network
+from headstart.audit import Audit, write_images
+from headstart.backbones import Network, build_network, find_backbone
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
@@ -274,7 +274,7 @@ class Job:
         with self.clock.phase("audit"):
             audit = audit_run(self.settings, self.folder, self.table, features.facts, self.progress)
         columns = {} if audit is None else audit.columns
-        outputs.write_images(self.folder, self.table, features.facts, columns)
+        write_images(self.folder, self.table, features.facts, columns)
         rows = np.flatnonzero(features.good)
         if audit is not None:
             self.linked = audit.linked[rows]

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from headstart.audit.writing import IMAGES as IMAGES
 from headstart.errors import UsageError
 from headstart.files import read_json, write_csv, write_json, write_text, write_whole
 from headstart.metrics import METRICS, text_report
 from headstart.plots import confusion_matrix_figure
-from headstart.records import ImageFacts, ImageTable, Predictions, Split
+from headstart.records import ImageTable, Predictions, Split
 
-IMAGES = "images.csv"
 SPLITS = "splits.csv"
 CV_RESULTS = "cv_results.csv"
 HISTORY = "history.csv"
@@ -28,30 +27,6 @@ CONFUSION = "confusion_matrix.png"
 CURVES = "curves.png"
 LEARNING_CURVE = "learning_curve.png"
 TENSORBOARD = "tensorboard"
-
-
-def write_images(
-    folder: Path,
-    table: ImageTable,
-    facts: Sequence[ImageFacts],
-    columns: Mapping[str, Sequence[object]],
-) -> None:
-    """`images.csv`: what decoding and audit found, a line an image, the unreadable ones first."""
-    header = [field.name for field in fields(ImageFacts)]
-    others = list(zip(*columns.values(), strict=True)) or [()] * len(table)
-    rows = [
-        [
-            table.label_of(i),
-            table.splits[i],
-            "" if table.groups is None else table.groups[i],
-            "" if table.sources is None else table.sources[i],
-            *others[i],
-            *asdict(record).values(),
-        ]
-        for i, record in enumerate(facts)
-    ]
-    rows.sort(key=lambda row: not row[-1])  # a stable sort keeps the table's order
-    write_csv(folder / IMAGES, ["label", "split", "group", "source", *columns, *header], rows)
 
 
 def write_splits(

@@ -1,50 +1,110 @@
 """A process that decodes images for another one; it may crash or be killed without harm.
 
-Requests come in on standard input, answers go out on what was standard output: binary, lengths
-first. Printing goes nowhere, so that no library can disturb the answers. The process ends when its
-owner closes the input, that is, at the latest when the owner ends.
+Tasks come in on standard input, answers go out on what was standard output: binary, lengths
+first. A task is read whole before its first image is decoded, so that neither side waits for the
+other. Answers are sent together, every `SEND_EVERY_S` or so, because waking the owner for each
+costs more than a small picture; asked to be careful, the process sends each as soon as it is
+done, so that the owner knows which image it died of. Printing goes nowhere, so that no library
+can disturb the answers. The process ends when its owner closes the input, that is, at the latest
+when the owner ends.
 
-    request   three integers (bytes of path and image, smallest side or -1), path, image
-    answer    two integers (bytes of JSON and pixels), JSON, RGB pixels
+    task      two integers (images, bytes of JSON), JSON (what is wanted), the images
+    image     two integers (bytes of path and image), a box of four numbers (NaN: none), path, image
+    answer    three integers (bytes of JSON, pixels and fingerprint), JSON, pixels, fingerprint
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import signal
 import struct
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+import time
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from PIL import Image
-
+from headstart.data.boxes import Box
 from headstart.data.colour import DecodingError
 from headstart.data.decoding import decode_here
-from headstart.records import ImageFacts
+from headstart.data.preparing import Decode, Order, prepare_picture
+from headstart.records import Preprocessing
 
-REQUEST = struct.Struct(">QQq")
-ANSWER = struct.Struct(">QQ")
+TASK = struct.Struct(">QQ")
+IMAGE = struct.Struct(">QQdddd")
+ANSWER = struct.Struct(">QQQ")
+SEND_EVERY_S = 0.05
+BUFFER_BYTES = 1 << 20
 MEMORY_LIMIT_BYTES = 4 << 30
 """Address space of one process, where the system can limit it."""
 
-Decode = Callable[..., tuple[Image.Image, ImageFacts]]
+Answer = tuple[dict[str, Any], bytes, bytes]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One image of a task."""
+
+    data: bytes
+    path: str
+    box: Box | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is wanted of a task: pictures prepared, or whole where there is no order."""
+
+    order: Order | None = None
+    min_side: int | None = None
+    careful: bool = False
+
+    def encoded(self) -> bytes:
+        """As JSON."""
+        order = self.order
+        prepared = None if order is None else [vars(order.preprocessing), order.fingerprint]
+        asked = {"prepared": prepared, "min_side": self.min_side, "careful": self.careful}
+        return json.dumps(asked).encode()
+
+    @staticmethod
+    def decoded(text: bytes) -> Asked:
+        """From JSON."""
+        found = json.loads(text)
+        order = None
+        if found["prepared"] is not None:
+            settings, wanted = found["prepared"]
+            order = Order(preprocessing=Preprocessing(**settings), fingerprint=wanted)
+        return Asked(order=order, min_side=found["min_side"], careful=found["careful"])
+
+
+def packed(item: Item) -> list[bytes]:
+    """The pieces of an image in a task."""
+    path = item.path.encode("utf-8", "surrogatepass")
+    box = (math.nan,) * 4 if item.box is None else item.box
+    return [IMAGE.pack(len(path), len(item.data), *box), path, item.data]
 
 
 def serve(decode: Decode = decode_here) -> None:
     """Decode what is asked for until the input ends."""
     limit_resources()
-    requests = sys.stdin.buffer
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    with contextlib.suppress(ValueError):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the owner who is interrupted
+    tasks = sys.stdin.buffer
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=BUFFER_BYTES)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
-    while header := requests.read(REQUEST.size):
-        path_bytes, image_bytes, min_side = REQUEST.unpack(header)
-        path = requests.read(path_bytes).decode("utf-8", "surrogatepass")
-        data = requests.read(image_bytes)
-        _answer(answers, *_decoded(decode, data, path, None if min_side < 0 else min_side))
+    while header := tasks.read(TASK.size):
+        count, asked_bytes = TASK.unpack(header)
+        asked = Asked.decoded(tasks.read(asked_bytes))
+        items = [_read_item(tasks) for _ in range(count)]
+        sent = time.monotonic()
+        for item in items:
+            _answer(answers, *_decoded(decode, item, asked))
+            if asked.careful or time.monotonic() - sent > SEND_EVERY_S:
+                answers.flush()
+                sent = time.monotonic()
+        answers.flush()
 
 
 def limit_resources() -> None:
@@ -59,27 +119,40 @@ def limit_resources() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _decoded(
-    decode: Decode, data: bytes, path: str, min_side: int | None
-) -> tuple[dict[str, Any], bytes]:
-    """What is answered: facts, size and pixels, or the problem."""
+def _read_item(tasks: BinaryIO) -> Item:
+    path_bytes, image_bytes, *box = IMAGE.unpack(tasks.read(IMAGE.size))
+    path = tasks.read(path_bytes).decode("utf-8", "surrogatepass")
+    left, top, right, bottom = box
+    whole = math.isnan(left)
+    return Item(
+        data=tasks.read(image_bytes), path=path, box=None if whole else (left, top, right, bottom)
+    )
+
+
+def _decoded(decode: Decode, item: Item, asked: Asked) -> Answer:
+    """What is answered: facts, pixels and fingerprint, or the problem."""
     try:
-        image, facts = decode(data, path, min_side=min_side)
-        return {"facts": asdict(facts), "size": image.size}, image.tobytes()
+        if asked.order is not None:
+            found = prepare_picture(item.data, item.path, item.box, asked.order, decode)
+            about = {"facts": vars(found.facts), "size": found.pixels.shape[1::-1]}
+            return about, found.pixels.tobytes(), found.record
+        image, facts = decode(item.data, item.path, min_side=asked.min_side)
+        return {"facts": vars(facts), "size": image.size}, image.tobytes(), b""
     except DecodingError as error:
-        return {"problem": str(error)}, b""
+        return {"problem": str(error)}, b"", b""
     except MemoryError:
-        return {"problem": f"too large for the {MEMORY_LIMIT_BYTES >> 30} GiB of a decoder"}, b""
+        limit = f"too large for the {MEMORY_LIMIT_BYTES >> 30} GiB of a decoder"
+        return {"problem": limit}, b"", b""
     except Exception as error:  # a parser that breaks in a new way costs this image alone
-        return {"problem": f"its decoder failed ({type(error).__name__})"}, b""
+        return {"problem": f"its decoder failed ({type(error).__name__})"}, b"", b""
 
 
-def _answer(answers: BinaryIO, about: dict[str, Any], pixels: bytes) -> None:
+def _answer(answers: BinaryIO, about: dict[str, Any], pixels: bytes, record: bytes) -> None:
     text = json.dumps(about).encode()
-    answers.write(ANSWER.pack(len(text), len(pixels)))
+    answers.write(ANSWER.pack(len(text), len(pixels), len(record)))
     answers.write(text)
     answers.write(pixels)
-    answers.flush()
+    answers.write(record)
 
 
 if __name__ == "__main__":

@@ -1,26 +1,33 @@
 """Decoders in processes of their own: started when first needed, killed when they take too long.
 
-A crash costs the one image; one that dies by a signal is tried once more in a new process, because
-the killer may have meant the process and not the image. A decoder answers within `TIME_LIMIT_S` or
-is killed. Idle processes wait for the next image and end with this one. Safe to call from threads;
-after a fork the child starts processes of its own.
+A task is a handful of images. Where a process dies or is late, what it had not answered yet goes to
+a new one that answers image by image, so that the one it dies of is known. That one is tried once
+more, at the head of the rest, because the killer may have meant the process and not the image; when
+it dies again it is named and the others go on. An image that is not answered within `TIME_LIMIT_S`
+then is named at once. Idle processes wait for the next task and end with this one. Safe to call
+from threads; after a fork the child starts processes of its own.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import math
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from typing import IO, Any
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import IO
 
+import numpy as np
 from PIL import Image
 
 from headstart.data.colour import DecodingError
-from headstart.data.guarded.child import ANSWER, REQUEST
+from headstart.data.guarded.child import ANSWER, TASK, Answer, Asked, Item, packed
+from headstart.data.preparing import Order, PreparedPicture
 from headstart.records import ImageFacts
 
 TIME_LIMIT_S = 30.0
@@ -28,16 +35,25 @@ TIME_LIMIT_S = 30.0
 
 MOST_PROCESSES = 8
 PIPE_BYTES = 1 << 20  # what Linux grants to everybody; others keep their own size
-
-Answer = tuple[dict[str, Any], bytes]
+WATCH_EVERY_S = 0.2
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    # glibc would give the memory of every picture back and fetch it again page by page
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
 
 
 class DecoderDiedError(Exception):
     """The process ended instead of answering; the message is a clause."""
 
 
+class DecoderLateError(DecoderDiedError):
+    """It was killed because an answer was overdue."""
+
+
 class DecoderProcess:
-    """One process that decodes one image at a time."""
+    """One process that decodes the images of one task after the other."""
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start it.
@@ -51,38 +67,45 @@ class DecoderProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **SETTINGS},
             pipesize=PIPE_BYTES,
+            bufsize=PIPE_BYTES,
         )
+        self.due = math.inf  # when the answer that is waited for must be there
+        self.late = False
 
-    def ask(self, data: bytes, path: str, min_side: int | None, time_limit_s: float) -> Answer:
-        """Have one image decoded.
+    def ask(self, items: Sequence[Item], asked: Asked, time_limit_s: float) -> Iterator[Answer]:
+        """Have images decoded; answers come in order, each as soon as it is there.
 
         Raises:
-            DecodingError: it took longer than `time_limit_s`; the process is killed.
+            DecoderLateError: nothing came for longer than `time_limit_s`; the process is killed.
             DecoderDiedError: the process crashed or was killed.
         """
-        late = threading.Event()
-
-        def stop() -> None:
-            late.set()
-            self.process.kill()
-
-        timer = threading.Timer(time_limit_s, stop)
-        timer.daemon = True
-        timer.start()
+        self.late = False
         try:
-            return self._exchange(data, path, min_side)
+            self.due = time.monotonic() + time_limit_s
+            self._send(items, asked)
+            for _ in items:
+                self.due = time.monotonic() + time_limit_s
+                answer = self._receive()
+                self.due = math.inf
+                yield answer
         except (OSError, EOFError) as error:
             self.end()
-            if late.is_set():
+            if self.late:
                 clause = f"decoding took longer than {time_limit_s:g} s"
-                raise DecodingError(clause) from error
+                raise DecoderLateError(clause) from error
             code = self.process.returncode
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise DecoderDiedError(f"its decoder crashed ({how})") from error
         finally:
-            timer.cancel()
+            self.due = math.inf
+
+    def kill_late(self) -> None:
+        """Kill the process where its answer is overdue."""
+        if time.monotonic() > self.due:
+            self.late = True
+            self.process.kill()
 
     def end(self) -> None:
         """Kill the process and wait for its end."""
@@ -95,17 +118,20 @@ class DecoderProcess:
                 except OSError:  # what was still to be written has no reader
                     continue
 
-    def _exchange(self, data: bytes, path: str, min_side: int | None) -> Answer:
-        requests, answers = self.process.stdin, self.process.stdout
-        assert requests is not None
+    def _send(self, items: Sequence[Item], asked: Asked) -> None:
+        tasks = self.process.stdin
+        assert tasks is not None
+        text = asked.encoded()
+        tasks.write(TASK.pack(len(items), len(text)) + text)
+        for item in items:
+            tasks.writelines(packed(item))
+        tasks.flush()
+
+    def _receive(self) -> Answer:
+        answers = self.process.stdout
         assert answers is not None
-        name = path.encode("utf-8", "surrogatepass")
-        requests.write(REQUEST.pack(len(name), len(data), -1 if min_side is None else min_side))
-        requests.write(name)
-        requests.write(data)
-        requests.flush()
-        text_bytes, pixel_bytes = ANSWER.unpack(_read(answers, ANSWER.size))
-        return json.loads(_read(answers, text_bytes)), _read(answers, pixel_bytes)
+        text, pixels, record = ANSWER.unpack(_read(answers, ANSWER.size))
+        return json.loads(_read(answers, text)), _read(answers, pixels), _read(answers, record)
 
 
 class DecoderPool:
@@ -124,6 +150,9 @@ class DecoderPool:
         self.time_limit_s = time_limit_s
         self._free = threading.BoundedSemaphore(_process_count())
         self._idle: list[DecoderProcess] = []
+        self._busy: set[DecoderProcess] = set()
+        self._lock = threading.Lock()
+        self._watch: threading.Thread | None = None
 
     def decode(
         self, data: bytes, path: str, min_side: int | None = None
@@ -133,41 +162,103 @@ class DecoderPool:
         Raises:
             DecodingError: the image cannot be decoded, takes too long, or crashes its decoder.
         """
-        with self._free:
-            try:
-                about, pixels = self._ask(data, path, min_side)
-            except DecoderDiedError:
-                try:
-                    about, pixels = self._ask(data, path, min_side, fresh=True)
-                except DecoderDiedError as error:
-                    raise DecodingError(str(error)) from error
-        if "problem" in about:
-            raise DecodingError(about["problem"])
+        found = self._answers([Item(data=data, path=path)], Asked(min_side=min_side))[0]
+        if isinstance(found, DecodingError):
+            raise found
+        about, pixels, _ = found
         width, height = about["size"]
-        image = Image.frombytes("RGB", (width, height), pixels)
-        return image, ImageFacts(**about["facts"])
+        return Image.frombytes("RGB", (width, height), pixels), ImageFacts(**about["facts"])
+
+    def prepare(self, items: Sequence[Item], order: Order) -> list[PreparedPicture | DecodingError]:
+        """As `headstart.data.preparing.prepare_picture` of each, in another process."""
+        return [
+            found if isinstance(found, DecodingError) else _picture(found)
+            for found in self._answers(items, Asked(order=order))
+        ]
 
     def end(self) -> None:
         """End the idle processes; new ones are started when they are needed."""
         while self._idle:
             self._idle.pop().end()
 
-    def _ask(self, data: bytes, path: str, min_side: int | None, *, fresh: bool = False) -> Answer:
+    def _answers(self, items: Sequence[Item], asked: Asked) -> list[Answer | DecodingError]:
+        """One answer an image, whatever becomes of the processes."""
+        found: list[Answer | DecodingError] = []
+        asked = replace(asked, careful=len(items) == 1)
+        suspect = -1  # the image that a careful process died of once
+        with self._free:
+            while len(found) < len(items):
+                try:
+                    self._ask(items[len(found) :], asked, found, fresh=suspect == len(found))
+                except DecodingError as error:
+                    found.append(error)
+                except DecoderDiedError as error:
+                    late = isinstance(error, DecoderLateError)
+                    if asked.careful and (late or suspect == len(found)):
+                        found.append(DecodingError(str(error)))
+                    elif asked.careful:
+                        suspect = len(found)
+                    asked = replace(asked, careful=True)
+        return [
+            DecodingError(answer[0]["problem"])
+            if not isinstance(answer, DecodingError) and "problem" in answer[0]
+            else answer
+            for answer in found
+        ]
+
+    def _ask(
+        self,
+        items: Sequence[Item],
+        asked: Asked,
+        found: list[Answer | DecodingError],
+        *,
+        fresh: bool,
+    ) -> None:
         """Ask an idle process, or a new one; it is idle again afterwards."""
         try:
             process = self._start() if fresh else self._idle.pop()
         except IndexError:
             process = self._start()
-        answer = process.ask(data, path, min_side, self.time_limit_s)
+        self._busy.add(process)
+        try:
+            for answer in process.ask(items, asked, self.time_limit_s):
+                found.append(answer)  # noqa: PERF402 - what came before a crash must stay
+        finally:
+            self._busy.discard(process)
         self._idle.append(process)
-        return answer
 
     def _start(self) -> DecoderProcess:
+        self._watch_over()
         try:
             return DecoderProcess(self.command)
         except OSError as error:
             reason = error.strerror or error
             raise DecodingError(f"no process could be started to decode it ({reason})") from error
+
+    def _watch_over(self) -> None:
+        """Start the thread that kills what is late, once."""
+        with self._lock:
+            if self._watch is None:
+                self._watch = threading.Thread(
+                    target=self._kill_late, name="decoder-watch", daemon=True
+                )
+                self._watch.start()
+
+    def _kill_late(self) -> None:
+        while True:
+            time.sleep(WATCH_EVERY_S)
+            for process in list(self._busy):
+                process.kill_late()
+
+
+def _picture(found: Answer) -> PreparedPicture:
+    about, pixels, record = found
+    width, height = about["size"]
+    return PreparedPicture(
+        facts=ImageFacts(**about["facts"]),
+        pixels=np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3),
+        record=record,
+    )
 
 
 def _process_count() -> int:

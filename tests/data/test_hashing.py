@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy.fft import dct
 
-from headstart.audit.hashing import (
+from headstart.data.hashing import (
     border_facts,
     colour_cells,
     cosine_basis,

@@ -1,0 +1,66 @@
+"""What becomes of an image before a network sees it: decoded, cut out, resized, fingerprinted.
+
+The same few lines run in a thread and in a decoder process, so both give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from headstart.data.boxes import Box, crop_to_box, named_box
+from headstart.data.fingerprints import fingerprint
+from headstart.data.resizing import resize_pixels
+from headstart.records import Bytes8, ImageFacts, Preprocessing
+
+Decode = Callable[..., tuple[Image.Image, ImageFacts]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What is wanted of every picture of a task.
+
+    Attributes:
+        preprocessing: of the network that will see it.
+        fingerprint: whether its fingerprint is wanted too.
+    """
+
+    preprocessing: Preprocessing
+    fingerprint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedPicture:
+    """One picture as a network takes it.
+
+    Attributes:
+        facts: what decoding found.
+        pixels: (size, size, 3) uint8.
+        record: its fingerprint, b"" where none was wanted.
+    """
+
+    facts: ImageFacts
+    pixels: Bytes8
+    record: bytes = b""
+
+
+def prepare_picture(
+    source: bytes | Bytes8, path: str, box: Box | None, order: Order, decode: Decode
+) -> PreparedPicture:
+    """Decode one image by the given decoder and do what is wanted.
+
+    Raises:
+        DecodingError: the image cannot be decoded.
+    """
+    image, facts = decode(source, path)
+    if box is not None:
+        image = crop_to_box(image, box)
+        notes = [facts.treatment, f"cropped to {named_box(box)}"]
+        facts = replace(facts, treatment="; ".join(filter(None, notes)))
+    return PreparedPicture(
+        facts=facts,
+        pixels=resize_pixels(image, order.preprocessing),
+        record=fingerprint(image, source) if order.fingerprint else b"",
+    )
