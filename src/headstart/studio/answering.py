@@ -142,7 +142,7 @@ def answers_csv(answers: Sequence[Answer]) -> bytes:
         return place.read_bytes()
 
 
-def card_of(answer: Answer, classifier: Classifier, *, all_classes: bool) -> dict[str, Any]:
+def card_of(answer: Answer, *, all_classes: bool) -> dict[str, Any]:
     """What the card of one picture shows."""
     row = answer.row
     card: dict[str, Any] = {
@@ -172,29 +172,37 @@ def card_of(answer: Answer, classifier: Classifier, *, all_classes: bool) -> dic
             for c in order[:most].tolist()
         ],
         "rest": len(order) - most if most < len(order) else 0,
-        "sentence": set_sentence(row, order, classifier),
+        "sentence": set_sentence(row, order),
     }
 
 
-def set_sentence(row: Predictions, order: Any, classifier: Classifier) -> str:
-    """What the model cannot exclude, in words for everybody; '' where it has no such rule."""
-    rule = classifier.confidence.sets
-    if row.sets is None or rule is None:
+def set_sentence(row: Predictions, order: Any) -> str:
+    """What the model cannot exclude, in words for everybody; '' where it has no such rule.
+
+    Of an unknown picture nothing is said: the rule is for pictures of the known kinds.
+    """
+    if row.sets is None or (row.unknown is not None and row.unknown[0]):
         return ""
     names = [row.class_names[c] for c in order.tolist() if row.sets[0][c]]
     excluded = len(order) - len(names)
     if not names:
-        told = "No class fits well, so take the answer as a guess."
-    elif not excluded:
-        told = "It cannot rule out any class: look at the picture yourself."
-    elif len(names) == 1:
-        told = f"It rules out every class but ‘{names[0]}’."  # noqa: RUF001
-    else:
-        others = "the other one" if excluded == 1 else f"the other {excluded:,}"
-        quoted = [f"‘{name}’" for name in names]  # noqa: RUF001
-        told = f"It cannot decide between {listed(quoted, MOST_NAMED)}, and rules out {others}."
-    times = round(100 * (1 - rule.alpha))
+        return "No class fits well: take the answer as a guess."
+    if not excluded:
+        return "It cannot rule out any class: look at the picture yourself."
+    quoted = [f"\u2018{name}\u2019" for name in names]
+    if len(names) == 1:
+        return f"It rules out every class but {quoted[0]}."
+    others = "the other one" if excluded == 1 else f"the other {excluded:,}"
+    return f"It cannot decide between {listed(quoted, MOST_NAMED)}, and rules out {others}."
+
+
+def promise(classifier: Classifier) -> str:
+    """How far a model's ruling out can be trusted, for everybody; '' where it does not rule out."""
+    rule = classifier.confidence.sets
+    if rule is None:
+        return ""
     return (
-        f"{told} Over many pictures like those it learnt from, the classes it leaves hold the "
-        f"right one about {times} times in 100."
+        "Pale bars are classes that it rules out. Over many pictures like those it learnt from, "
+        f"the classes it leaves hold the right one about {round(100 * (1 - rule.alpha))} times "
+        "in 100."
     )

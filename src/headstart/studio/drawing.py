@@ -7,15 +7,20 @@ colours become `light-dark()` pairs, because the page is light or dark as Stream
 
 from __future__ import annotations
 
+import base64
 import re
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import streamlit as st
 from jinja2 import ChoiceLoader, Environment, PackageLoader
+from markupsafe import Markup, escape
 
+from headstart.report.curves import Chart
 from headstart.report.rendering import environment
 
+SVG = "http://www.w3.org/2000/svg"
 COLOUR = re.compile(r"--([a-z0-9-]+):\s*(#[0-9a-f]+);")
 
 
@@ -58,6 +63,37 @@ def style() -> str:
     light, dark = (dict(COLOUR.findall(block)) for block in roots(report))
     pairs = "".join(f"--{n}: light-dark({light[n]}, {dark[n]});" for n in light if n in dark)
     return f".hs {{ {pairs} {report} }}\n{source_of('studio.css')}"
+
+
+@cache
+def drawing_style() -> str:
+    """The rules of the report's style sheet that a drawing needs, colours included."""
+    report = source_of("style.css")
+    light, dark = roots(report)
+    rules = "".join(
+        line for line in report.splitlines() if line.startswith("svg ") and "display" not in line
+    )
+    return (
+        f":root {{{light}}} @media (prefers-color-scheme: dark) {{ :root {{{dark}}} }} "
+        f"{rules}".replace("color-scheme: light dark;", "")
+    )
+
+
+def as_image(drawing: Markup) -> Markup:
+    """A drawing as an image, because Streamlit lets no SVG through; its words stay for readers."""
+    found = re.search(r'aria-label="([^"]*)"', drawing)
+    words = Markup(found.group(1)) if found else ""  # escaped where it was made
+    opened, _, rest = str(drawing).removeprefix("<svg").partition(">")
+    text = f'<svg xmlns="{SVG}"{opened}><style>{drawing_style()}</style>{rest}'
+    coded = base64.b64encode(text.encode()).decode("ascii")
+    return Markup(
+        f'<img class="drawing" alt="{escape(words)}" src="data:image/svg+xml;base64,{coded}">'
+    )
+
+
+def chart_image(chart: Chart) -> Chart:
+    """A chart whose drawing is an image."""
+    return replace(chart, drawing=as_image(chart.drawing))
 
 
 def roots(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from headstart.report.alarms import Alarm, find_alarms
 from headstart.report.answers import read_answers
 from headstart.report.facts import looks_medical, total_seconds
 from headstart.report.reading import FINISHED, StoredRun, read_stored_run
-from headstart.report.wording import estimate, listed
+from headstart.report.wording import estimate
 from headstart.runs.record import read_run
 from headstart.studio.caching import mark_of
 from headstart.studio.places import BUNDLE, COMPARISON, RUN, Entry
@@ -39,6 +40,7 @@ class RunLine:
         model: backbone in words.
         strategy: 'probe', 'full', ...
         image_size: px, None where not known.
+        num_images: of the data, None where not known.
         crossed: out-of-fold accuracy with its interval.
         tested: test accuracy with its interval.
         seconds: in all.
@@ -56,6 +58,7 @@ class RunLine:
     model: str = ""
     strategy: str = ""
     image_size: int | None = None
+    num_images: int | None = None
     crossed: dict[str, Any] = field(default_factory=lambda: dict(NO_FIGURE))
     tested: dict[str, Any] = field(default_factory=lambda: dict(NO_FIGURE))
     seconds: float | None = None
@@ -145,6 +148,7 @@ def asked(record: dict[str, Any]) -> dict[str, Any]:
         "digest": str(data.get("digest") or ""),
         "strategy": str(settings.get("strategy") or "probe"),
         "image_size": size if isinstance(size, int) else None,
+        "num_images": data.get("num_images"),
     }
 
 
@@ -164,13 +168,16 @@ def groups_of(lines: Sequence[RunLine]) -> list[dict[str, Any]]:
     for line in lines:
         if line.state in (FINISHED, LOCKED):
             by_data.setdefault((line.data, line.digest), []).append(line)
-    names = [data for data, _ in by_data]
     found = []
-    for (data, digest), members in sorted(by_data.items()):
+    for members in by_data.values():
         ranked = sorted(members, key=lambda line: (-(line.crossed["value"] or 0.0), line.name))
-        title = data if names.count(data) == 1 else f"{data} ({digest[:6]})"
-        found.append({"title": title, "lines": ranked})
-    return found
+        found.append({"data": ranked[0].data, "lines": ranked, "digest": ranked[0].digest,
+                      "num_images": ranked[0].num_images})  # fmt: skip
+    alike = Counter((group["data"], group["num_images"]) for group in found)
+    for group in found:
+        several = alike[group["data"], group["num_images"]] > 1
+        group["which"] = group["digest"][:6] if several else ""
+    return sorted(found, key=lambda group: (group["data"], -(group["num_images"] or 0)))
 
 
 def unfit(lines: Sequence[RunLine]) -> list[RunLine]:
@@ -186,8 +193,3 @@ def leaderboard(entries: Sequence[Entry]) -> list[RunLine]:
 def comparisons(entries: Sequence[Entry]) -> list[Entry]:
     """The comparisons among some entries."""
     return [entry for entry in entries if entry.kind == COMPARISON]
-
-
-def named(lines: Sequence[RunLine]) -> str:
-    """'a, b and 3 more'."""
-    return listed([line.name for line in lines])

@@ -54,14 +54,28 @@ def pages(key: str, total: int, size: int, unit: str) -> range:
     count = max(1, -(-total // size))
     page = min(max(int(st.session_state.get(key, 0)), 0), count - 1)
     st.session_state[key] = page
+    rows = range(page * size, min((page + 1) * size, total))
     if count > 1:
-        with st.container(horizontal=True, vertical_alignment="center"):
-            for label, step, end in (("Back", -1, 0), ("Next", 1, count - 1)):
-                st.button(label, key=f"{key}.{label}", disabled=page == end, on_click=turn,
-                          args=(key, step))  # fmt: skip
-            first, last = page * size + 1, min((page + 1) * size, total)
-            st.caption(f"{unit.capitalize()} {first:,} to {last:,} of {total:,}", width="content")
-    return range(page * size, min((page + 1) * size, total))
+        buttons(key, page, count, f"{unit.capitalize()} {rows[0] + 1:,} to {rows[-1] + 1:,} "
+                f"of {total:,}", "above")  # fmt: skip
+    return rows
+
+
+def turn_below(key: str, total: int, size: int) -> None:
+    """The buttons of `pages` once more, below what they turn."""
+    count = -(-total // size)
+    if count > 1:
+        page = int(st.session_state[key])
+        buttons(key, page, count, f"Page {page + 1:,} of {count:,}", "below")
+
+
+def buttons(key: str, page: int, count: int, words: str, where: str) -> None:
+    """Back, Next, and where one is."""
+    with st.container(horizontal=True, vertical_alignment="center"):
+        for label, step, end in (("Back", -1, 0), ("Next", 1, count - 1)):
+            st.button(label, key=f"turn.{key}.{label}.{where}", disabled=page == end,
+                      on_click=turn, args=(key, step))  # fmt: skip
+        st.caption(words, width="content")
 
 
 def turn(key: str, step: int) -> None:

@@ -61,7 +61,7 @@ def header(entries: Sequence[Entry]) -> tuple[str, Entry | None]:
     names = [entry.name for entry in shown]
     from_address(CHOSEN, "run", names)
     title, choice, picker = st.columns([2.2, 3, 3], vertical_alignment="bottom")
-    title.markdown("**Headstart** Studio")
+    title.markdown("### Headstart Studio", anchors=False)
     with choice:
         area = st.segmented_control("Area", AREAS, key=AREA, required=True,
                                     label_visibility="collapsed", width="stretch")  # fmt: skip

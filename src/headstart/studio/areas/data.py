@@ -18,10 +18,14 @@ from headstart.studio import browsing, caching
 from headstart.studio.browsing import Labelled
 from headstart.studio.drawing import put
 from headstart.studio.lines import line_of
-from headstart.studio.notices import is_bundle, pages
+from headstart.studio.notices import is_bundle, pages, turn_below
 from headstart.studio.places import Entry
 
 PAIRS, PICTURES = 6, 24  # a page
+ABOUT_ANSWERS = (
+    "Training pictures carry the answer of the fold that did not learn from them, test pictures "
+    "that of the final model. A confident wrong answer may be a wrong label."
+)
 KINDS = {
     "exact": "the same pixels",
     "near": "near-duplicates",
@@ -107,9 +111,7 @@ def pair_view(entry: Entry, pair: dict[str, Any], known: dict[str, Labelled]) ->
 
 def browse(entry: Entry, *, at_hand: bool) -> None:
     """All labels, filtered and sorted, page by page."""
-    put("heading.html", title="Labels",
-        note="Training pictures carry the answer of the fold that did not learn from them, test "
-        "pictures that of the final model. A confident wrong answer may be a wrong label.")  # fmt: skip
+    put("heading.html", title="Labels", note=ABOUT_ANSWERS)
     everything = all_pictures(entry.folder)
     label, part, shown, order = choose(entry, everything)
     found = browsing.chosen(everything, label=label, part=part, shown=shown, order=order)
@@ -119,6 +121,7 @@ def browse(entry: Entry, *, at_hand: bool) -> None:
     rows = pages(f"kept.page.{entry.name}", len(found), PICTURES, "pictures")
     cards = [picture_view(entry, found[i]) for i in rows]
     put("browser.html", cards=cards, at_hand=at_hand)
+    turn_below(f"kept.page.{entry.name}", len(found), PICTURES)
 
 
 def choose(entry: Entry, everything: list[Labelled]) -> tuple[str, str, str, str]:

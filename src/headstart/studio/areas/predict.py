@@ -17,13 +17,15 @@ from headstart.studio.answering import (
     answer_uploads,
     answers_csv,
     card_of,
+    promise,
     upload_of,
 )
 from headstart.studio.drawing import put
-from headstart.studio.notices import PageProgress, pages
+from headstart.studio.notices import PageProgress, pages, turn_below
 from headstart.studio.places import Entry
 
-UPLOADS, ANSWERS, ROUND, REFUSED = "uploads", "answers", "upload round", "refused"
+UPLOADS, ANSWERS, REFUSED = "uploads", "answers", "refused"
+ROUND, DROPPED = "upload round", "dropped"  # of the drop zone, and what lies in it
 PAGE, EVERY = "kept.predict.page", "kept.predict.every"
 MOST_UPLOADS = 200
 MOST_BYTES = 300 * 2**20
@@ -39,7 +41,10 @@ def show(entry: Entry) -> None:
     state.setdefault(ANSWERS, {})
     state.setdefault(ROUND, 0)
     classifier = caching.open_classifier(entry.folder)
+    state.setdefault(DROPPED, {})
     key = f"upload {state[ROUND]}"
+    if not state.get(key):  # a new drop zone, empty after a look at another area
+        state[DROPPED].clear()
     st.file_uploader(
         "Drop pictures here. They are looked at on this computer and kept nowhere.",
         accept_multiple_files=True, key=key, on_change=take_uploads, args=(key,),
@@ -54,14 +59,23 @@ def show(entry: Entry) -> None:
 
 
 def take_uploads(key: str) -> None:
-    """Move what was dropped to the pictures of this visit and make the drop zone empty again."""
+    """Add to the pictures of this visit what was dropped, take away what was taken out again.
+
+    The pictures outlive the drop zone, which Streamlit forgets when another area is drawn.
+    """
     state = st.session_state
-    kept: list[Upload] = state[UPLOADS]
+    dropped: dict[str, tuple[str, str]] = state[DROPPED]
+    files = state.get(key) or []
+    gone = {dropped.pop(id_) for id_ in set(dropped) - {file.file_id for file in files}}
+    kept = [upload for upload in state[UPLOADS] if (upload.name, upload.digest) not in gone]
     known = {(upload.name, upload.digest) for upload in kept}
     filled = sum(len(upload.content) for upload in kept)
     refused, taken = 0, []
-    for file in state.get(key) or []:
+    for file in files:
+        if file.file_id in dropped:
+            continue
         upload = upload_of(file.name, file.getvalue())
+        dropped[file.file_id] = (upload.name, upload.digest)
         if (upload.name, upload.digest) in known:
             continue
         filled += len(upload.content)
@@ -71,7 +85,6 @@ def take_uploads(key: str) -> None:
         known.add((upload.name, upload.digest))
         taken.append(upload)
     state[UPLOADS] = [*taken, *kept]
-    state[ROUND] += 1
     state[PAGE] = 0
     state[REFUSED] = (
         f"{refused:,} files were not taken: the page holds at most {MOST_UPLOADS} pictures and "
@@ -82,7 +95,8 @@ def take_uploads(key: str) -> None:
 
 
 def clear() -> None:
-    """Forget all pictures and answers."""
+    """Forget all pictures and answers; another key makes the drop zone empty."""
+    st.session_state[ROUND] += 1
     for name in (UPLOADS, ANSWERS, REFUSED):
         st.session_state.pop(name, None)
 
@@ -116,7 +130,9 @@ def show_answers(classifier: Classifier, answers: Sequence[Answer]) -> None:
     shown = [answer for answer in answers if not answer.row.problems[0]]
     every = bool(st.session_state.get(EVERY))
     rows = pages(PAGE, len(shown), CARDS, "pictures")
-    put("answers.html", cards=[card_of(shown[i], classifier, all_classes=every) for i in rows])
+    put("answers.html", promise=promise(classifier) if shown else "",
+        cards=[card_of(shown[i], all_classes=every) for i in rows])  # fmt: skip
+    turn_below(PAGE, len(shown), CARDS)
 
 
 def about_model(entry: Entry, classifier: Classifier) -> dict[str, object]:

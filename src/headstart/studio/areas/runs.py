@@ -18,7 +18,7 @@ from headstart.report.verdict import accuracy_bars, verdict
 from headstart.studies.comparing import read_record
 from headstart.studies.writing import PICTURE, comparison_text
 from headstart.studio import caching
-from headstart.studio.drawing import put, put_html, render
+from headstart.studio.drawing import as_image, chart_image, put, put_html, render
 from headstart.studio.lines import (
     LOCKED,
     alarms_of,
@@ -69,7 +69,11 @@ def run_html(folder: str, name: str, mark: str) -> str:
     run = caching.open_run(Path(folder))
     alarms = alarms_of(run)
     charts = charts_view(run)
-    drawn = [c for c in (charts["data_size"], *charts["history"], *charts["ranking"]) if c]
+    wanted = (charts["data_size"], *charts["history"], *charts["ranking"], charts["reliability"])
+    drawn = [chart for chart in wanted if chart]
+    confusion = sections.confusion(run)
+    if confusion and confusion["drawing"]:
+        confusion["drawing"] = as_image(confusion["drawing"])
     rows = [row for row in figure_rows(run) if is_headline(row["name"])]
     view: dict[str, Any] = {
         "name": name,
@@ -80,8 +84,8 @@ def run_html(folder: str, name: str, mark: str) -> str:
         "tiles": sections.tiles(run),
         "figures": rows,
         "class_table": sections.class_table(run),
-        "confusion": sections.confusion(run),
-        "charts": [*drawn, *([charts["reliability"]] if charts["reliability"] else [])],
+        "confusion": confusion,
+        "charts": [chart_image(chart) for chart in drawn],
         "data_size_verdict": charts["data_size_verdict"],
         "facts": reproduction(run, read_answers(run.folder)),
     }
