@@ -26,7 +26,7 @@ TIERS = {
     "report": 6,
     "recipes": 7,
     "api": 8, "survey": 8, "shipping": 8, "estimator": 8,
-    "cli": 9, "__main__": 9,
+    "studio": 9, "cli": 9, "__main__": 9,
 }  # fmt: skip
 # Arrows on one tier.
 SIDEWAYS = {
@@ -34,7 +34,7 @@ SIDEWAYS = {
     ("statistics", "metrics"),
     ("calibration", "metrics"), ("calibration", "statistics"),
     ("conformal", "statistics"), ("outliers", "statistics"), ("comparison", "statistics"),
-    ("api", "survey"), ("api", "shipping"), ("__main__", "cli"),
+    ("api", "survey"), ("api", "shipping"), ("__main__", "cli"), ("cli", "studio"),
     ("registry", "errors"),
     ("runtime", "errors"),
     ("files", "errors"),

@@ -128,7 +128,11 @@ class Extractor:
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
 
-    def prepare(
+    def prepare(self, source: ImageSource, row: int) -> Prepared:
+        """Decode, crop to its box and resize one image in this process; None where it cannot be."""
+        return self.prepare_rows(source, [row], isolated=False)[0]
+
+    def prepare_rows(
         self, source: ImageSource, rows: Sequence[int], *, isolated: bool = True
     ) -> list[Prepared]:
         """Decode, crop to their boxes and resize images; None for the pixels where it cannot be.
@@ -221,7 +225,7 @@ class Extractor:
         if batch is not None:
             size = TASK_IMAGES if isolated else 1
             tasks = [batch[i : i + size] for i in range(0, len(batch), size)]
-            prepare = partial(self.prepare, isolated=isolated)
+            prepare = partial(self.prepare_rows, isolated=isolated)
             waiting.append((batch, [pool.submit(prepare, source, rows) for rows in tasks]))
 
     def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:

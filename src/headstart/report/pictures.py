@@ -53,10 +53,11 @@ class Pictures:
         """A data URI, or '' where the picture is gone, changed, unreadable or one too many."""
         if path not in self._made:
             full = sum(map(bool, self._made.values())) >= MOST_PICTURES
-            self._made[path] = "" if full else self._make(path)
+            self._made[path] = "" if full else self.make(path)
         return self._made[path]
 
-    def _make(self, path: str) -> str:
+    def make(self, path: str, side: int = SIDE) -> str:
+        """As `thumbnail`, made anew, in any size and number."""
         row = self._rows.get(path)
         if self.table is None or row is None:
             return ""
@@ -65,8 +66,8 @@ class Pictures:
             known = self._digests.get(path)
             if known and digest_of(source) != known:
                 return ""
-            picture, _ = decode(source, path, min_side=SIDE)
-            return data_uri(cropped(picture, self.table.box_of(row)))
+            picture, _ = decode(source, path, min_side=side)
+            return data_uri(cropped(picture, self.table.box_of(row)), side)
         return ""
 
 
@@ -86,10 +87,10 @@ def cropped(picture: Image.Image, box: tuple[float, float, float, float] | None)
     )
 
 
-def data_uri(picture: Image.Image) -> str:
+def data_uri(picture: Image.Image, side: int = SIDE) -> str:
     """A small JPEG that stands inside the page; tiny pictures are enlarged without blur."""
     width, height = picture.size
-    scale = SIDE / max(width, height)
+    scale = side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     enlarge = scale > 2
     small = picture.resize(size, Image.Resampling.NEAREST if enlarge else Image.Resampling.LANCZOS)

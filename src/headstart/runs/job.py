@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from headstart.audit import Audit, write_images
-from headstart.backbones import Network, build_network, find_backbone
+from headstart.backbones import Network
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence

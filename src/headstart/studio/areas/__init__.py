@@ -1,0 +1,1 @@
+"""The three areas of the page: predict, runs, data."""
