@@ -33,9 +33,9 @@ MEMORY_LIMIT_BYTES = 4 << 30
 Decode = Callable[..., tuple[Image.Image, ImageFacts]]
 
 
-def serve(decode: Decode = decode_here) -> None:
+def serve(decode: Decode = decode_here, *, memory_bytes: int = MEMORY_LIMIT_BYTES) -> None:
     """Decode what is asked for until the input ends."""
-    limit_resources()
+    limit_resources(memory_bytes)
     requests = sys.stdin.buffer
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -44,34 +44,37 @@ def serve(decode: Decode = decode_here) -> None:
         path_bytes, image_bytes, min_side = REQUEST.unpack(header)
         path = requests.read(path_bytes).decode("utf-8", "surrogatepass")
         data = requests.read(image_bytes)
-        _answer(answers, *_decoded(decode, data, path, None if min_side < 0 else min_side))
+        side = None if min_side < 0 else min_side
+        _answer(answers, *_decoded(decode, data, path, side, memory_bytes))
 
 
-def limit_resources() -> None:
+def limit_resources(memory_bytes: int = MEMORY_LIMIT_BYTES) -> None:
     """Bound the memory, and leave no core file behind when a decoder crashes."""
     try:
         import resource
     except ImportError:  # Windows
         return
     with contextlib.suppress(OSError, ValueError):  # a stricter limit is there already
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _decoded(
-    decode: Decode, data: bytes, path: str, min_side: int | None
+    decode: Decode, data: bytes, path: str, min_side: int | None, memory_bytes: int
 ) -> tuple[dict[str, Any], bytes]:
     """What is answered: facts, size and pixels, or the problem."""
     try:
         image, facts = decode(data, path, min_side=min_side)
         return {"facts": asdict(facts), "size": image.size}, image.tobytes()
     except DecodingError as error:
-        return {"problem": str(error)}, b""
+        return {"problem": str(error), "code": error.code}, b""
     except MemoryError:
-        return {"problem": f"too large for the {MEMORY_LIMIT_BYTES >> 30} GiB of a decoder"}, b""
+        clause = f"too large for the {memory_bytes / 2**30:g} GiB of a decoder"
+        return {"problem": clause, "code": "too_large_for_memory"}, b""
     except Exception as error:  # a parser that breaks in a new way costs this image alone
-        return {"problem": f"its decoder failed ({type(error).__name__})"}, b""
+        clause = f"its decoder failed ({type(error).__name__})"
+        return {"problem": clause, "code": "undecodable_image"}, b""
 
 
 def _answer(answers: BinaryIO, about: dict[str, Any], pixels: bytes) -> None:

@@ -77,7 +77,7 @@ class DecoderProcess:
             self.end()
             if late.is_set():
                 clause = f"decoding took longer than {time_limit_s:g} s"
-                raise DecodingError(clause) from error
+                raise DecodingError(clause, "decoding_timeout") from error
             code = self.process.returncode
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise DecoderDiedError(f"its decoder crashed ({how})") from error
@@ -112,17 +112,23 @@ class DecoderPool:
     """As many decoder processes as cores, started one by one as they are needed."""
 
     def __init__(
-        self, command: Sequence[str] | None = None, *, time_limit_s: float = TIME_LIMIT_S
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+        processes: int = 0,
     ) -> None:
         """Start nothing yet.
 
         Args:
             command: of a process that calls `headstart.data.guarded.child.serve`.
             time_limit_s: for one image.
+            processes: at once; 0 takes as many as cores.
         """
         self.command = command or (sys.executable, "-P", "-m", "headstart.data.guarded.child")
         self.time_limit_s = time_limit_s
-        self._free = threading.BoundedSemaphore(_process_count())
+        self.processes = processes or _process_count()
+        self._free = threading.BoundedSemaphore(self.processes)
         self._idle: list[DecoderProcess] = []
 
     def decode(
@@ -140,12 +146,17 @@ class DecoderPool:
                 try:
                     about, pixels = self._ask(data, path, min_side, fresh=True)
                 except DecoderDiedError as error:
-                    raise DecodingError(str(error)) from error
+                    raise DecodingError(str(error), "decoder_crashed") from error
         if "problem" in about:
-            raise DecodingError(about["problem"])
+            raise DecodingError(about["problem"], about["code"])
         width, height = about["size"]
         image = Image.frombytes("RGB", (width, height), pixels)
         return image, ImageFacts(**about["facts"])
+
+    def warm(self) -> None:
+        """Start as many processes as there may be, so that no image has to wait for one."""
+        while len(self._idle) < self.processes:
+            self._idle.append(self._start())
 
     def end(self) -> None:
         """End the idle processes; new ones are started when they are needed."""
@@ -166,8 +177,8 @@ class DecoderPool:
         try:
             return DecoderProcess(self.command)
         except OSError as error:
-            reason = error.strerror or error
-            raise DecodingError(f"no process could be started to decode it ({reason})") from error
+            clause = f"no process could be started to decode it ({error.strerror or error})"
+            raise DecodingError(clause, "no_decoder") from error
 
 
 def _process_count() -> int:
