@@ -23,7 +23,7 @@ TIERS = {
     "bundle": 3, "audit": 3, "finetune": 3,
     "runs": 4,
     "studies": 5,
-    "report": 6,
+    "report": 6, "serve": 6,
     "recipes": 7,
     "api": 8, "survey": 8, "estimator": 8,
     "cli": 9, "__main__": 9,

@@ -99,9 +99,7 @@ def read_golden(about: Mapping[str, Any]) -> Golden | None:
     probabilities = np.array(stored["probabilities"], dtype=np.float32)
     if probabilities.shape != (len(about["class_names"]),) or not np.isfinite(probabilities).all():
         raise ValueError("the golden answer does not fit the classes")
-    return Golden(
-        picture=picture, probabilities=probabilities, origin="stored in the bundle"
-    )
+    return Golden(picture=picture, probabilities=probabilities, origin="stored in the bundle")
 
 
 def golden_difference(golden: Golden, probabilities: npt.NDArray[np.floating]) -> float:

@@ -27,6 +27,7 @@ from headstart.cli import (
     predict,
     report,
     run,
+    serve,
     summary,
 )
 from headstart.errors import HeadstartError
@@ -59,7 +60,10 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
-for _module in (run, compare, predict, evaluate, report, models, summary, lr, cache, doctor):
+for _module in (
+    *(run, compare, predict, evaluate, report, serve),
+    *(models, summary, lr, cache, doctor),
+):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 
 _data = typer.Typer(

@@ -2,7 +2,7 @@
 
     python -m headstart.data.guarded.squares '{"size": 96, ...}'
 
-Frame: the request and the answer of `headstart.data.guarded.child`. The picture is decoded by the same
+Requests and answers are those of `headstart.data.guarded.child`. The picture is decoded by the same
 function as everywhere, at its full size, and resized in this process, so that a few kilobytes go
 back through the pipe and the pixels of a large picture never leave a process of bounded memory.
 What the header tells is judged before any pixel is decoded.
