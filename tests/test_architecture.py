@@ -22,7 +22,7 @@ TIERS = {
     "inference": 2, "features": 2,
     "bundle": 3, "audit": 3, "finetune": 3,
     "runs": 4,
-    "studies": 5,
+    "studies": 5, "export": 5,
     "report": 6, "serve": 6,
     "recipes": 7,
     "api": 8, "survey": 8, "estimator": 8,

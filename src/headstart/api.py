@@ -16,6 +16,7 @@ from headstart.progress import Progress
 from headstart.runs import RunResult, RunSettings, run_job
 
 if TYPE_CHECKING:
+    from headstart.export import ExportResult
     from headstart.studies import ComparisonResult, ComparisonSettings
 
 if TYPE_CHECKING:
@@ -199,7 +200,7 @@ def load(path: str | os.PathLike[str], **options: Any) -> Classifier:
 
     Args:
         path: folder of a run or of a bundle.
-        **options: `device`, `precision`, `expect_digest`, as in
+        **options: `device`, `precision`, `expect_digest`, `engine`, as in
             `headstart.bundle.load_classifier`.
 
     Returns:
@@ -219,6 +220,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
+    engine: str = "torch",
     progress: Progress | None = None,
     **reading: str | None,
 ) -> dict[str, Any]:
@@ -231,6 +233,7 @@ def evaluate(
         seed: of the bootstrap intervals.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         precision: 'auto', 'bfloat16' or 'float32'.
+        engine: 'torch', 'onnx' or 'onnx-int8', as in `headstart.bundle.load_classifier`.
         progress: silent where None.
         **reading: `columns`, names of a manifest's columns where they are unusual; `group_by`,
             a column or regular expression: intervals then resample whole groups.
@@ -243,7 +246,7 @@ def evaluate(
     """
     from headstart.runs.external import evaluate_model
 
-    classifier = load(model, device=device, precision=precision)
+    classifier = load(model, device=device, precision=precision, engine=engine)
     folder = None if out is None else Path(out)
     return evaluate_model(
         classifier,
@@ -253,6 +256,44 @@ def evaluate(
         progress=progress or Progress(),
         **reading,
     )
+
+
+def export(
+    model: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    int8: bool = False,
+    with_resize: bool = False,
+    data: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Export a model to ONNX into a new bundle, proved on pictures, or write nothing.
+
+    Args:
+        model: folder of a run or of a bundle.
+        out: new or empty folder; None takes `export` in the run, else NAME-onnx beside the bundle.
+        int8: a quantised file as well, with its cost in accuracy.
+        with_resize: a second graph that also resizes, for one picture at a time.
+        data: pictures for the proof, labelled where accuracy is to be told; None takes the run's
+            test part, or drawn ones where there is none.
+        progress: silent where None.
+
+    Returns:
+        The folder (`.out`), its files, its digest and the proof (`.parity`).
+
+    Raises:
+        UsageError: no model there, a folder that is taken, no pictures for int8.
+        ExportError: the network cannot be exported, or the export answers otherwise.
+    """
+    from headstart.export import ExportSettings, export_bundle
+
+    settings = ExportSettings(
+        int8=int8,
+        with_resize=with_resize,
+        data=None if data is None else folder_or_name(data),
+    )
+    target = None if out is None else Path(out)
+    return export_bundle(Path(model), settings, out=target, progress=progress)
 
 
 def preview(

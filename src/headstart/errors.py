@@ -8,6 +8,7 @@
     │   ├── OutputError             an output folder in use, taken or not writable
     │   ├── ResumeError             a run that cannot go on with these settings or data
     │   └── BundleError             a bundle that is damaged, foreign or too new
+    ├── ExportError   (RuntimeError)  an export that failed its proof; exit code 1
     ├── StorageError  (OSError)     the disk failed or is full; exit code 1
     └── MissingExtraError (ImportError)  an optional package is not installed; exit code 2
 
@@ -51,6 +52,10 @@ class ResumeError(UsageError):
 
 class BundleError(UsageError):
     """A bundle that is damaged, foreign or written by a newer version."""
+
+
+class ExportError(HeadstartError, RuntimeError):
+    """A network that cannot be exported, or an export that does not answer as its bundle."""
 
 
 class StorageError(HeadstartError, OSError):

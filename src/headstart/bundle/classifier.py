@@ -13,18 +13,26 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageOps
 
-from headstart.backbones import rebuild_network
+from headstart.backbones import Network, rebuild_network
 from headstart.bundle.confidence import Confidence, read_confidence
-from headstart.bundle.format import read_bundle, read_head, read_preprocessing, read_spec
+from headstart.bundle.format import (
+    BundleContents,
+    read_bundle,
+    read_head,
+    read_preprocessing,
+    read_spec,
+)
+from headstart.bundle.onnx_engine import TORCH, OnnxExtractor, check_engine
 from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.heads import head_logits
-from headstart.inference import FeatureExtractor, ImageList, ImageSource
+from headstart.inference import Extractor, FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, Integers, Predictions
 from headstart.runtime import Execution, choose_execution
 
 MODEL_FOLDER = "model"
+EXPORT_FOLDER = "export"  # where a run's export goes unless told otherwise
 
 Picture: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]"
@@ -36,29 +44,31 @@ class Classifier:
     """A bundle on a device.
 
     Attributes:
+        engine: 'torch', or 'onnx' or 'onnx-int8' where an exported file computes the features.
+        extractor: prepares pictures (`extractor.prepare`) and computes their features.
         class_names: C names, the order of every probability column.
         folder: where the bundle lies.
         about: the contents of `bundle.json`.
         root_digest: SHA-256 of the manifest; identifies the bundle.
     """
 
-    def __init__(self, folder: Path, execution: Execution, expect_digest: str | None) -> None:
+    def __init__(
+        self, folder: Path, execution: Execution, expect_digest: str | None, engine: str = TORCH
+    ) -> None:
         """Read and check a bundle; `load_classifier` is the way to call it."""
         contents = read_bundle(folder, expect_digest=expect_digest)
+        self.folder = folder
+        self.about = contents.about
+        self.root_digest = contents.root_digest
+        self.engine = engine
         try:
-            spec, record = read_spec(contents.about, folder)
-            preprocessing = read_preprocessing(contents.about)
-            backbone = {
-                k.removeprefix("backbone."): v
-                for k, v in contents.state.items()
-                if k.startswith("backbone.")
-            }
-            network = rebuild_network(spec, backbone, preprocessing, record)
             self.head = read_head(contents.about, contents.state)
-            if self.head.num_inputs != network.num_features:
+            self.extractor = make_extractor(folder, contents, execution, engine)
+            if self.head.num_inputs != self.extractor.num_features:
                 raise BundleError(
                     f"The head of the bundle '{folder}' takes {self.head.num_inputs} features, "
-                    f"its backbone gives {network.num_features}. Write it again from its run."
+                    f"its backbone gives {self.extractor.num_features}. Write it again from its "
+                    "run."
                 )
             self.confidence = read_confidence(contents.about.get("confidence"), contents.state)
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
@@ -68,10 +78,12 @@ class Classifier:
             raise BundleError(
                 f"The bundle '{folder}' is incomplete ({error}). Write it again from its run."
             ) from error
-        self.folder = folder
-        self.about = contents.about
-        self.root_digest = contents.root_digest
-        self.extractor = FeatureExtractor(network, execution)
+
+    @property
+    def network(self) -> Network:
+        """The backbone, where PyTorch computes."""
+        assert isinstance(self.extractor, FeatureExtractor), "an ONNX file holds no network"
+        return self.extractor.network
 
     def predict(
         self, images: Picture | Iterable[Picture], *, progress: Progress | None = None
@@ -145,6 +157,22 @@ class Classifier:
         )
 
 
+def make_extractor(
+    folder: Path, contents: BundleContents, execution: Execution, engine: str
+) -> Extractor:
+    """What computes the features: the network around the bundle's tensors, or an ONNX file."""
+    preprocessing = read_preprocessing(contents.about)
+    if engine != TORCH:
+        return OnnxExtractor(folder, contents.files, contents.about, preprocessing, engine)
+    spec, record = read_spec(contents.about, folder)
+    backbone = {
+        k.removeprefix("backbone."): v
+        for k, v in contents.state.items()
+        if k.startswith("backbone.")
+    }
+    return FeatureExtractor(rebuild_network(spec, backbone, preprocessing, record), execution)
+
+
 def answer(
     confidence: Confidence, predictions: Predictions, scores: npt.NDArray[np.float64] | None
 ) -> Predictions:
@@ -166,8 +194,12 @@ def answer(
     return replace(predictions, outlier_scores=scores, unknown=unknown, sets=sets)
 
 
-def find_bundle(path: Path) -> Path:
+def find_bundle(path: Path, engine: str = TORCH) -> Path:
     """The bundle's folder, given a run or the bundle itself.
+
+    Args:
+        path: of either.
+        engine: for one of ONNX, a run's own export is taken where there is one.
 
     Raises:
         BundleError: there is none.
@@ -178,7 +210,8 @@ def find_bundle(path: Path) -> Path:
                 f"The run '{path}' is not finished and has no model yet. "
                 f"Go on with: headstart run --resume --out {path}"
             )
-        return path / MODEL_FOLDER
+        exported = engine != TORCH and (path / EXPORT_FOLDER).is_dir()
+        return path / (EXPORT_FOLDER if exported else MODEL_FOLDER)
     if not path.is_dir():
         raise BundleError(f"'{path}' is neither a run nor a bundle: there is no such folder.")
     return path
@@ -190,6 +223,7 @@ def load_classifier(
     device: str = "auto",
     precision: str = "auto",
     expect_digest: str | None = None,
+    engine: str = TORCH,
 ) -> Classifier:
     """Load the model of a run or a bundle.
 
@@ -198,11 +232,18 @@ def load_classifier(
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         precision: 'auto', 'bfloat16' or 'float32'.
         expect_digest: refuse any bundle but the one with this root digest.
+        engine: 'torch', 'onnx' or 'onnx-int8'; the latter two answer from the files that
+            `headstart export` wrote, on the processor.
 
     Raises:
         BundleError: it is missing, damaged, newer than this version, or another one.
+        MissingExtraError: the engine's package is not installed.
+        UsageError: no such engine, or a device or precision that it does not have.
     """
-    return Classifier(find_bundle(Path(path)), choose_execution(device, precision), expect_digest)
+    check_engine(engine, device, precision)
+    folder = find_bundle(Path(path), engine)
+    execution = choose_execution("cpu" if engine != TORCH else device, precision)
+    return Classifier(folder, execution, expect_digest, engine)
 
 
 def as_source(images: Picture | Iterable[Picture]) -> ImageSource:

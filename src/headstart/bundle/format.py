@@ -3,6 +3,7 @@
     bundle.json          classes, backbone, preprocessing, head, licences, where it comes from
     weights.safetensors  `backbone.*` and `outliers.*` tensors; of each dense layer of the head
                          `head.0.weight` (out, in) and `head.0.bias` (out,), then `head.1.*`, ...
+    model.onnx, ...      what `headstart export` adds
     manifest.json        SHA-256 of every file above; its own SHA-256 is the bundle's root digest
 
 The digests prove that nothing changed since the bundle was written; comparing the root digest
@@ -78,11 +79,19 @@ class FittedHead:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleContents:
-    """What reading a bundle found."""
+    """What reading a bundle found.
+
+    Attributes:
+        about: the contents of `bundle.json`.
+        state: tensors by name.
+        root_digest: SHA-256 of the manifest.
+        files: name and SHA-256 of every file that the manifest lists; all were compared.
+    """
 
     about: dict[str, Any]
     state: State
     root_digest: str
+    files: dict[str, str]
 
 
 def save_bundle(
@@ -125,13 +134,19 @@ def save_bundle(
             )
             state = tensors(network, head) | sure.tensors()
             (aside / WEIGHTS_FILE).write_bytes(save(state))
-            files = {name: digest_file(aside / name) for name in (BUNDLE_FILE, WEIGHTS_FILE)}
-            write_json(aside / MANIFEST_FILE, {"sha256": files})
+            digest = write_manifest(aside, [BUNDLE_FILE, WEIGHTS_FILE])
             if folder.exists():
                 shutil.rmtree(folder)
             aside.rename(folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+    return digest
+
+
+def write_manifest(folder: Path, names: Sequence[str]) -> str:
+    """List files of a bundle with their digests; returns the root digest."""
+    files = {name: digest_file(folder / name) for name in names}
+    write_json(folder / MANIFEST_FILE, {"sha256": files})
     return digest_file(folder / MANIFEST_FILE)
 
 
@@ -198,14 +213,14 @@ def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleCont
                 f"The bundle '{folder}' is not the expected one: its digest is {root_digest}, "
                 f"expected {expect_digest}. Take the right bundle or correct --expect-digest."
             )
-        check_manifest(folder, parse_json(raw, manifest_path))
+        files = check_manifest(folder, parse_json(raw, manifest_path))
         about = parse_json(read_json(folder / BUNDLE_FILE), folder / BUNDLE_FILE)
         check_schema(folder, about)
         state = load_tensors(folder / WEIGHTS_FILE)
         check_contents(folder, about, state)
     except OSError as error:
         raise BundleError(f"The bundle '{folder}' cannot be read: {error}.") from error
-    return BundleContents(about=about, state=state, root_digest=root_digest)
+    return BundleContents(about=about, state=state, root_digest=root_digest, files=files)
 
 
 def parse_json(raw: bytes, path: Path) -> dict[str, Any]:
@@ -219,8 +234,8 @@ def parse_json(raw: bytes, path: Path) -> dict[str, Any]:
     return value
 
 
-def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Compare every file with its digest; the file that differs is named."""
+def check_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, str]:
+    """Compare every file with its digest and return both; the file that differs is named."""
     files = manifest.get("sha256")
     needed = {BUNDLE_FILE, WEIGHTS_FILE}
     if not isinstance(files, dict) or not needed <= set(files):
@@ -245,6 +260,7 @@ def check_manifest(folder: Path, manifest: dict[str, Any]) -> None:
                 f"'{path}' was changed or damaged: its SHA-256 is not the manifest's. "
                 "Copy the bundle again, or export it from its run."
             )
+    return files
 
 
 def check_schema(folder: Path, about: dict[str, Any]) -> None:

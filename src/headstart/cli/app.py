@@ -22,6 +22,7 @@ from headstart.cli import (
     data_audit,
     doctor,
     evaluate,
+    export,
     lr,
     models,
     predict,
@@ -61,7 +62,7 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _module in (
-    *(run, compare, predict, evaluate, report, serve),
+    *(run, compare, predict, evaluate, export, report, serve),
     *(models, summary, lr, cache, doctor),
 ):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))

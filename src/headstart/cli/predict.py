@@ -24,6 +24,9 @@ def command(
     top: int = typer.Option(3, min=1, help="Classes shown for each picture."),
     device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     precision: str = typer.Option("auto", help="auto, bfloat16 or float32."),
+    engine: str = typer.Option(
+        "torch", help="torch; or onnx, onnx-int8: the files of `headstart export`."
+    ),
     expect_digest: Text = typer.Option(None, help="Refuse any model but the one with this digest."),
     json: bool = typer.Option(False, "--json", help="Print the answers as JSON."),
 ) -> None:
@@ -37,7 +40,9 @@ def command(
 
     if csv is not None:
         make_folder(Path(csv).parent)
-    classifier = load(model, device=device, precision=precision, expect_digest=expect_digest)
+    classifier = load(
+        model, device=device, precision=precision, expect_digest=expect_digest, engine=engine
+    )
     if learnt_on_boxes(classifier):
         print(f"headstart: Warning: {WHOLE_PICTURES}.", file=sys.stderr)
     predictions = classifier.predict([Path(image) for image in images], progress=for_terminal())

@@ -27,7 +27,7 @@ from headstart.data.boxes import Box, crop_to_box, named_box
 from headstart.data.decoding import DecodingError, decode
 from headstart.errors import WeightsError
 from headstart.inference.preprocessing import normalise, resize_pixels
-from headstart.records import Bytes8, ImageFacts
+from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.runtime import Execution, usable_cores
 
 SMALLEST_BATCH = 8
@@ -97,51 +97,28 @@ Prepared = tuple[ImageFacts, Bytes8 | None]
 Waiting = deque[tuple[list[int], list[Future[Prepared]]]]
 
 
-class FeatureExtractor:
-    """A network placed on a device, and the threads that feed it."""
+class Extractor:
+    """Threads that decode and resize, and somebody's forward pass behind them.
 
-    def __init__(self, network: Network, execution: Execution, batch_size: int = 0) -> None:
-        """Copy the network to its device and precision.
+    Attributes:
+        preprocessing: how pictures are prepared.
+        num_features: D.
+        batch_size: images a forward pass.
+    """
 
-        Args:
-            network: stays as it is.
-            execution: device, precision, layout.
-            batch_size: images a forward pass; 0 takes 64 on a CPU and 256 on a GPU.
-        """
-        self.network = network
-        self.execution = execution
-        self.batch_size = batch_size or (256 if execution.device == "cuda" else 64)
-        self.module = place_module(network.module, execution)
+    def __init__(self, preprocessing: Preprocessing, num_features: int, batch_size: int) -> None:
+        """Keep what the preparation of pictures needs."""
+        self.preprocessing = preprocessing
+        self.num_features = num_features
+        self.batch_size = batch_size
 
-    @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
-        """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
-
-        Raises:
-            WeightsError: a feature is not finite or does not fit 16 bits.
-        """
-        count = len(pixels)
-        if count < SMALLEST_BATCH:
-            filling = pixels.new_zeros((SMALLEST_BATCH - count, *pixels.shape[1:]))
-            pixels = torch.cat([pixels, filling])
-        x = normalise(pixels.to(self.execution.device), self.network.preprocessing)
-        if not self.execution.channels_last:
-            x = x.contiguous()
-        values = self.module(x.to(self.execution.dtype)).float()[:count]
-        if not bool((values.abs() < HALF_MAX).all()):
-            exact = self.execution.dtype == torch.float32
-            advice = "Check the weights" + ("." if exact else ", or use --precision float32.")
-            raise WeightsError(
-                f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
-                f"{float(values.abs().max()):.3g}). {advice}"
-            )
-        half: npt.NDArray[np.float16] = values.half().cpu().numpy()
-        return half
+        """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features."""
+        raise NotImplementedError
 
     def prepare(self, source: ImageSource, row: int) -> Prepared:
         """Decode, crop to its box and resize one image; None for the pixels where it cannot be."""
         path = source.paths[row]
-        preprocessing = self.network.preprocessing
         try:
             image, facts = decode(source.read(row), path)
             box = source.box_of(row)
@@ -151,7 +128,7 @@ class FeatureExtractor:
                     filter(None, [facts.treatment, f"cropped to {named_box(box)}"])
                 )
                 facts = replace(facts, treatment=treatment)
-            return facts, resize_pixels(image, preprocessing)
+            return facts, resize_pixels(image, self.preprocessing)
         except DecodingError as error:
             return ImageFacts(path=path, problem=str(error)), None
         except OSError as error:
@@ -198,12 +175,55 @@ class FeatureExtractor:
             waiting.append((batch, [pool.submit(self.prepare, source, row) for row in batch]))
 
     def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:
-        values = np.zeros((len(prepared), self.network.num_features), dtype=np.float16)
+        values = np.zeros((len(prepared), self.num_features), dtype=np.float16)
         good = [i for i, (_, pixels) in enumerate(prepared) if pixels is not None]
         if good:
             stacked = np.stack([pixels for _, pixels in prepared if pixels is not None])
             values[good] = self.forward(torch.from_numpy(stacked))
         return values
+
+
+class FeatureExtractor(Extractor):
+    """A network placed on a device, and the threads that feed it."""
+
+    def __init__(self, network: Network, execution: Execution, batch_size: int = 0) -> None:
+        """Copy the network to its device and precision.
+
+        Args:
+            network: stays as it is.
+            execution: device, precision, layout.
+            batch_size: images a forward pass; 0 takes 64 on a CPU and 256 on a GPU.
+        """
+        batch_size = batch_size or (256 if execution.device == "cuda" else 64)
+        super().__init__(network.preprocessing, network.num_features, batch_size)
+        self.network = network
+        self.execution = execution
+        self.module = place_module(network.module, execution)
+
+    @torch.inference_mode()
+    def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
+        """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
+
+        Raises:
+            WeightsError: a feature is not finite or does not fit 16 bits.
+        """
+        count = len(pixels)
+        if count < SMALLEST_BATCH:
+            filling = pixels.new_zeros((SMALLEST_BATCH - count, *pixels.shape[1:]))
+            pixels = torch.cat([pixels, filling])
+        x = normalise(pixels.to(self.execution.device), self.network.preprocessing)
+        if not self.execution.channels_last:
+            x = x.contiguous()
+        values = self.module(x.to(self.execution.dtype)).float()[:count]
+        if not bool((values.abs() < HALF_MAX).all()):
+            exact = self.execution.dtype == torch.float32
+            advice = "Check the weights" + ("." if exact else ", or use --precision float32.")
+            raise WeightsError(
+                f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
+                f"{float(values.abs().max()):.3g}). {advice}"
+            )
+        half: npt.NDArray[np.float16] = values.half().cpu().numpy()
+        return half
 
 
 def place_module(module: nn.Module, execution: Execution) -> nn.Module:

@@ -49,7 +49,7 @@ _BODY = {
 def refused(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The error answers of a route, for its description."""
     statuses: dict[int | str, list[str]] = {}
-    for code in codes:
+    for code in dict.fromkeys(codes):
         statuses.setdefault(FAILURES[code].status, []).append(code)
     return {s: {"model": ErrorAnswer, "description": ", ".join(c)} for s, c in statuses.items()}
 

@@ -19,10 +19,14 @@ from headstart.bundle.golden import (
     golden_picture,
     read_golden,
 )
+from headstart.bundle.onnx_engine import ENGINE_FILES, TORCH
 from headstart.errors import BundleError
+from headstart.inference import FeatureExtractor
 from headstart.records import Bytes8, Predictions, Preprocessing
 from headstart.runtime import usable_cores
 from headstart.serve.settings import ServeSettings
+
+ONNX = "onnx"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +118,13 @@ def choose_engine(settings: ServeSettings) -> tuple[str, str]:
     Raises:
         BundleError: there is no such bundle.
     """
-    return "torch", "asked for" if settings.engine == "torch" else "the bundle has no ONNX file"
+    if settings.engine != "auto":
+        return settings.engine, "asked for"
+    if (find_bundle(Path(settings.bundle), ONNX) / ENGINE_FILES[ONNX]).is_file():
+        if settings.device not in ("auto", "cpu") or settings.precision not in ("auto", "float32"):
+            return TORCH, "for the device or precision asked for"
+        return ONNX, "the bundle has it"
+    return TORCH, "the bundle has no ONNX file: headstart export RUN --onnx"
 
 
 def check_bundle(settings: ServeSettings) -> str:
@@ -124,7 +134,7 @@ def check_bundle(settings: ServeSettings) -> str:
         HeadstartError: it is missing, damaged or another one.
     """
     engine, reason = choose_engine(settings)
-    folder = find_bundle(Path(settings.bundle))
+    folder = find_bundle(Path(settings.bundle), engine)
     contents = read_bundle(folder, expect_digest=settings.expect_digest)
     name, count = contents.about["backbone"].get("name"), len(contents.about["class_names"])
     return (
@@ -146,14 +156,21 @@ def load_model(settings: ServeSettings) -> ServedModel:
         device=settings.device,
         precision=settings.precision,
         expect_digest=settings.expect_digest,
+        engine=engine,
     )
-    precision = classifier.extractor.execution.precision
     return ServedModel(
         classifier=classifier,
         engine=engine,
-        precision=precision,
+        precision=precision_of(classifier),
         golden=golden_of(classifier),
     )
+
+
+def precision_of(classifier: Classifier) -> str:
+    """What the engine computes in: a key of `TOLERANCES`."""
+    if isinstance(classifier.extractor, FeatureExtractor):
+        return classifier.extractor.execution.precision
+    return "int8" if classifier.engine == "onnx-int8" else "float32"
 
 
 def golden_of(classifier: Classifier) -> Golden:

@@ -97,7 +97,7 @@ class LockingJob(Job):
             expect_digest=self.run_file.record["choice"]["model_digest"],
         )
         probe = self.settings.strategy == PROBE
-        network: Network = self.network if probe else classifier.extractor.network
+        network: Network = self.network if probe else classifier.network
         return FittedModel(network=network, head=classifier.head)
 
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:

@@ -1,0 +1,217 @@
+"""A bundle's ONNX file as the forward pass: the same pictures, features and answers.
+
+The graph gives features, rounded to 16 bits as everywhere; what follows them (head, temperature,
+sets, strangeness) is computed from the bundle as for PyTorch, so that one engine differs from the
+other by the network's rounding alone. The graph's own probabilities are for those who run the
+file without Headstart; `parity.json` in the bundle says how near all three are.
+
+Before anything is run: the file's digest stands in the manifest, and its metadata name the classes
+and the preprocessing of the bundle beside it. Data outside the file are read only from
+`model.onnx.data` of the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from headstart.errors import BundleError, MissingExtraError, UsageError, WeightsError
+from headstart.inference import Extractor
+from headstart.inference.extractor import HALF_MAX
+from headstart.records import Preprocessing
+from headstart.runtime import usable_cores
+
+TORCH = "torch"
+ONNX_FILE = "model.onnx"
+INT8_FILE = "model-int8.onnx"
+RESIZING_FILE = "model-resize.onnx"
+ENGINE_FILES = {"onnx": ONNX_FILE, "onnx-int8": INT8_FILE}
+ENGINES = (TORCH, *ENGINE_FILES)
+INPUT, FEATURES, PROBABILITIES, OUTLIER_SCORE = (
+    "pixels", "features", "probabilities", "outlier_score",
+)  # fmt: skip
+METADATA_VERSION = 1
+DATA_SUFFIX = ".data"
+BATCH_SIZE = 64
+
+
+class OnnxExtractor(Extractor):
+    """An ONNX file of a bundle, run by ONNX Runtime on the processor, in float32 or int8."""
+
+    def __init__(
+        self,
+        folder: Path,
+        files: Mapping[str, str],
+        about: Mapping[str, Any],
+        preprocessing: Preprocessing,
+        engine: str,
+    ) -> None:
+        """Open and check the file; `load_classifier` is the way to call it.
+
+        Args:
+            folder: of the bundle.
+            files: the manifest's names and digests, which were compared.
+            about: the contents of `bundle.json`.
+            preprocessing: of the bundle.
+            engine: 'onnx' or 'onnx-int8'.
+
+        Raises:
+            BundleError: the bundle has no such file, or it does not fit the bundle.
+            MissingExtraError: onnxruntime is not installed.
+        """
+        num_features = int(about["backbone"]["num_features"])
+        super().__init__(preprocessing, num_features, BATCH_SIZE)
+        self.path = folder / ENGINE_FILES[engine]
+        if self.path.name not in files:
+            flag = " --int8" if engine == "onnx-int8" else ""
+            raise BundleError(
+                f"The bundle '{folder}' has no {self.path.name}. Write one: "
+                f"headstart export {folder} --onnx{flag}, and load the folder that it names."
+            )
+        self.session = open_session(self.path, with_data=self.path.name + DATA_SUFFIX in files)
+        check_graph(self.path, self.session, about, preprocessing)
+
+    def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
+        """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
+
+        Raises:
+            WeightsError: a feature is not finite or does not fit 16 bits.
+        """
+        (values,) = self.session.run([FEATURES], {INPUT: pixels.cpu().numpy()})
+        if not (np.abs(values) < HALF_MAX).all():
+            raise WeightsError(
+                f"The features of '{self.path}' do not fit 16 bits. Check the weights, or answer "
+                "with --engine torch."
+            )
+        half: npt.NDArray[np.float16] = values.astype(np.float16)
+        return half
+
+
+def import_onnxruntime() -> Any:
+    """The package, its telemetry off.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when it is first imported
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError(
+            "Answering from ONNX needs onnxruntime. Install it: pip install 'headstart[export]'"
+        ) from error
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+def open_session(path: Path, *, with_data: bool, threads: int | None = None) -> Any:
+    """A session on the processor.
+
+    Args:
+        path: the ONNX file.
+        with_data: whether its tensors lie in a file beside it; if not, none is looked for there.
+        threads: inside an operator; None takes the cores that this process may use.
+
+    Raises:
+        BundleError: ONNX Runtime cannot read it.
+    """
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or threads_here()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what is wrong comes as an exception too
+    # A spinning pool takes the cores that decode the next pictures.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = str(path) if with_data else path.read_bytes()
+    try:
+        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions have no common root
+        said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BundleError(
+            f"'{path}' cannot be run ({said}). Export the bundle again from its run."
+        ) from error
+
+
+def threads_here() -> int:
+    """Torch's threads, which the user may have set, at most the usable cores."""
+    return max(1, min(torch.get_num_threads(), usable_cores()))
+
+
+def check_graph(
+    path: Path, session: Any, about: Mapping[str, Any], preprocessing: Preprocessing
+) -> None:
+    """Refuse a graph that was not made from the bundle beside it.
+
+    Raises:
+        BundleError: its metadata, inputs or outputs are others.
+    """
+    stored = read_metadata(path, session)
+    size, width = preprocessing.size, int(about["backbone"]["num_features"])
+    inputs = {i.name: (list(i.shape), i.type) for i in session.get_inputs()}
+    outputs = {o.name: list(o.shape) for o in session.get_outputs()}
+    shape, kind = inputs.get(INPUT, ([], ""))
+    good = {
+        "class names": stored.get("class_names") == list(about["class_names"]),
+        "preprocessing": stored.get("preprocessing") == about["preprocessing"],
+        "decoder version": stored.get("decoder_version") == about["decoder_version"],
+        "input": len(inputs) == 1 and shape[1:] == [size, size, 3] and kind == "tensor(uint8)",
+        "features": outputs.get(FEATURES, [])[1:] == [width],
+    }
+    for name, fits in good.items():
+        if not fits:
+            raise BundleError(
+                f"'{path}' does not fit the bundle beside it: its {name} differs. "
+                "Export the bundle again from its run."
+            )
+
+
+def read_metadata(path: Path, session: Any) -> dict[str, Any]:
+    """What the export wrote into the file, each value JSON.
+
+    Raises:
+        BundleError: it is no export of Headstart, or of a newer one.
+    """
+    try:
+        raw = session.get_modelmeta().custom_metadata_map
+        stored = {k.removeprefix("headstart."): json.loads(v) for k, v in raw.items()
+                  if k.startswith("headstart.")}  # fmt: skip
+    except ValueError as error:
+        raise BundleError(f"The metadata of '{path}' are damaged. Export it again.") from error
+    version = stored.get("metadata_version")
+    if type(version) is not int:
+        raise BundleError(f"'{path}' was not exported by Headstart: it has no metadata of it.")
+    if version > METADATA_VERSION:
+        raise BundleError(
+            f"'{path}' has metadata version {version}; this Headstart knows up to "
+            f"{METADATA_VERSION}. Update Headstart."
+        )
+    return stored
+
+
+def check_engine(engine: str, device: str, precision: str) -> None:
+    """Refuse an engine that is not there, or settings that it does not have.
+
+    Raises:
+        UsageError: one such.
+    """
+    if engine not in ENGINES:
+        raise UsageError(f"`engine` must be one of {', '.join(ENGINES)}, got '{engine}'.")
+    if engine == TORCH:
+        return
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"The engine '{engine}' computes on the processor, got --device {device}. "
+            "Leave --device out, or take --engine torch."
+        )
+    if precision not in ("auto", "float32"):
+        raise UsageError(
+            f"The engine '{engine}' has the precision of its file, got --precision {precision}. "
+            "Leave --precision out, or take --engine torch."
+        )
