@@ -103,6 +103,8 @@ class Exchange:
             RefusedError: it may not be made, is too large, or comes at a wrong time.
         """
         settings = self.service.settings
+        if self._head_bytes() > settings.requests.max_header_bytes:
+            raise RefusedError("bad_http")
         if self.route not in OPEN_TO_ALL:
             self._check_token(settings.token)
             if not settings.token and settings.is_local:
@@ -212,6 +214,11 @@ class Exchange:
                 "host_not_allowed",
                 "The service may not be called by this name; see --allow-host and --token.",
             )
+
+    def _head_bytes(self) -> int:
+        """The head's size: h11 bounds one that arrives in pieces only."""
+        listed = sum(len(name) + len(value) + 4 for name, value in self.scope["headers"])
+        return listed + len(self.scope.get("raw_path", b"")) + len(self.scope["query_string"])
 
     def _declared(self) -> int:
         value = self._headers.get(b"content-length", b"0")
