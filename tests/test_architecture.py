@@ -23,7 +23,7 @@ TIERS = {
     "bundle": 3, "audit": 3, "finetune": 3,
     "runs": 4,
     "studies": 5, "export": 5,
-    "report": 6,
+    "report": 6, "serve": 6,
     "recipes": 7,
     "api": 8, "survey": 8, "shipping": 8, "estimator": 8,
     "studio": 9, "cli": 9, "__main__": 9,

@@ -31,6 +31,8 @@ from headstart import __version__
 from headstart.backbones import BackboneSpec, HeadBlocks, Network, WeightsRecord
 from headstart.backbones.networks import LARGEST_SIZE, SMALLEST_SIZE
 from headstart.bundle.confidence import PREFIX, Confidence
+from headstart.bundle.golden import make_golden
+from headstart.bundle.guarding import MOST_FILES, check_plain, check_tensors_file, read_json
 from headstart.data.decoding import DECODER_VERSION
 from headstart.errors import BundleError, UsageError
 from headstart.files import digest_file, storage_errors, write_json
@@ -125,7 +127,11 @@ def save_bundle(
             aside.chmod(0o755)
             sure = confidence or Confidence()
             description = describe(network, head, class_names, about)
-            write_json(aside / BUNDLE_FILE, description | {"confidence": sure.describe()})
+            golden = make_golden(network, head.layers, sure)
+            write_json(
+                aside / BUNDLE_FILE,
+                description | {"confidence": sure.describe(), "golden": golden},
+            )
             state = tensors(network, head) | sure.tensors()
             (aside / WEIGHTS_FILE).write_bytes(save(state))
             digest = write_manifest(aside, [BUNDLE_FILE, WEIGHTS_FILE])
@@ -201,7 +207,7 @@ def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleCont
             "run, or its 'model' folder."
         )
     try:
-        raw = manifest_path.read_bytes()
+        raw = read_json(manifest_path)
         root_digest = hashlib.sha256(raw).hexdigest()
         if expect_digest is not None and root_digest != expect_digest.lower():
             raise BundleError(
@@ -209,7 +215,7 @@ def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleCont
                 f"expected {expect_digest}. Take the right bundle or correct --expect-digest."
             )
         files = check_manifest(folder, parse_json(raw, manifest_path))
-        about = parse_json((folder / BUNDLE_FILE).read_bytes(), folder / BUNDLE_FILE)
+        about = parse_json(read_json(folder / BUNDLE_FILE), folder / BUNDLE_FILE)
         check_schema(folder, about)
         state = load_tensors(folder / WEIGHTS_FILE)
         check_contents(folder, about, state)
@@ -222,7 +228,7 @@ def parse_json(raw: bytes, path: Path) -> dict[str, Any]:
     """Parse one of a bundle's JSON files into a dictionary."""
     try:
         value = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"'{path}' is damaged: it is not JSON. Copy the bundle again.") from error
     if not isinstance(value, dict):
         raise BundleError(f"'{path}' is damaged: it holds no object. Copy the bundle again.")
@@ -238,12 +244,18 @@ def check_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, str]:
             f"'{folder / MANIFEST_FILE}' is damaged: it does not list {', '.join(sorted(needed))}. "
             "Copy the bundle again."
         )
+    if len(files) > MOST_FILES:
+        raise BundleError(
+            f"'{folder / MANIFEST_FILE}' names {len(files):,} files; a bundle has at most "
+            f"{MOST_FILES}. It is no bundle of Headstart's."
+        )
     for name, digest in files.items():
         if not PLAIN_NAME.fullmatch(name):
             raise BundleError(f"'{folder / MANIFEST_FILE}' names a file outside it: {name!r}.")
         path = folder / name
         if not path.is_file():
             raise BundleError(f"'{path}' is missing. Copy the bundle again.")
+        check_plain(path)
         if digest_file(path) != digest:
             raise BundleError(
                 f"'{path}' was changed or damaged: its SHA-256 is not the manifest's. "
@@ -342,6 +354,7 @@ def load_tensors(path: Path) -> State:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    check_tensors_file(path)
     try:
         state = load_file(path)
     except SafetensorError as error:

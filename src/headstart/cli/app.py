@@ -29,6 +29,7 @@ from headstart.cli import (
     recipe,
     report,
     run,
+    serve,
     studio,
     summary,
 )
@@ -63,8 +64,8 @@ def interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _module in (
-    *(run, compare, predict, evaluate, export, report, studio, models, summary, lr, cache),
-    doctor,
+    *(run, compare, predict, evaluate, export, report, serve, studio),
+    *(models, summary, lr, cache, doctor),
 ):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
 

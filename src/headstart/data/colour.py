@@ -31,7 +31,18 @@ _DEPTHS = (8, 12)
 
 
 class DecodingError(DataError):
-    """One image that cannot be decoded; the message is one clause ('not an image')."""
+    """One image that cannot be decoded; the message is one clause ('not an image').
+
+    Attributes:
+        code: a word for programs; other processes and the service pass it on.
+    """
+
+    code = "undecodable_image"
+
+    def __init__(self, clause: str, code: str = "") -> None:
+        """Keep the clause, and a more exact code where there is one."""
+        super().__init__(clause)
+        self.code = code or self.code
 
 
 def to_rgb(image: Image.Image) -> tuple[Image.Image, str]:

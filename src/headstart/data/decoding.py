@@ -39,6 +39,7 @@ __all__ = [
     "decode",
     "decode_here",
     "digest_of",
+    "open_header",
     "upright_size",
 ]
 
@@ -96,7 +97,7 @@ def decode(
     if problem:
         raise DecodingError(problem)
     if format_of(source) in THREAD_FORMATS:
-        image = _open(source)
+        image = open_header(source)
         _check_size(image.size)
         if not _is_risky(image, source):
             return _decode_opened(image, source, path, min_side)
@@ -131,7 +132,7 @@ def decode_here(
         raise DecodingError(problem)
     if format_of(source) == "DICOM":
         return _from_dicom(source, path)
-    image = _open(source)
+    image = open_header(source)
     _check_size(image.size)
     return _decode_opened(image, source, path, min_side)
 
@@ -245,8 +246,12 @@ def _from_pixels(pixels: npt.NDArray[np.uint8], path: str) -> tuple[Image.Image,
     return image, facts
 
 
-def _open(data: bytes) -> ImageFile.ImageFile:
-    """Read the header only."""
+def open_header(data: bytes) -> ImageFile.ImageFile:
+    """The image with its header read and no pixel decoded.
+
+    Raises:
+        DecodingError: the header is damaged, or larger than any picture.
+    """
     return _open_stream(BytesIO(data), format_of(data))
 
 
@@ -254,7 +259,8 @@ def _open_stream(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     try:
         return FACTORIES[name](stream, "")
     except Image.DecompressionBombError as error:
-        raise DecodingError(f"too large: the limit is {MAX_PIXELS:,} pixels") from error
+        clause = f"too large: the limit is {MAX_PIXELS:,} pixels"
+        raise DecodingError(clause, "too_many_pixels") from error
     except Exception as error:  # damaged bytes break the parsers in every way there is
         clause = "not an image" if name in WEAK_FORMATS else _damage(name, error)
         raise DecodingError(clause) from error
@@ -266,7 +272,8 @@ def _check_size(size: tuple[int, int]) -> None:
         raise DecodingError(f"no pixels: {width}x{height}")
     if width * height > MAX_PIXELS:
         raise DecodingError(
-            f"too large: {width}x{height} pixels, the limit is {MAX_PIXELS:,} pixels"
+            f"too large: {width}x{height} pixels, the limit is {MAX_PIXELS:,} pixels",
+            "too_many_pixels",
         )
 
 
@@ -280,7 +287,8 @@ def _load_upright(image: ImageFile.ImageFile) -> tuple[Image.Image, str, str]:
     except DecodingError:
         raise
     except MemoryError as error:
-        raise DecodingError(f"too large for the memory: {image.width}x{image.height}") from error
+        clause = f"too large for the memory: {image.width}x{image.height}"
+        raise DecodingError(clause, "too_large_for_memory") from error
     except Exception as error:
         raise DecodingError(_damage(image.format or "", error)) from error
     method = _UPRIGHT.get(after)

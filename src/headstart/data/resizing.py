@@ -1,4 +1,4 @@
-"""From a decoded picture to the square that a network takes."""
+"""From a decoded 8-bit RGB picture to the square a network takes; needs no torch."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from headstart.records import Bytes8, Preprocessing
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
-def resize_pixels(image: Image.Image, preprocessing: Preprocessing) -> Bytes8:
+def resize_picture(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Resize the whole picture to the network's square, with antialiasing.
 
     Args:
         image: mode 'RGB', any size.
         preprocessing: size and interpolation.
-
-    Returns:
-        (size, size, 3) uint8.
     """
     size = (preprocessing.size, preprocessing.size)
-    if image.size != size:
-        image = image.resize(size, RESAMPLING[preprocessing.interpolation])
-    return np.asarray(image)
+    if image.size == size:
+        return image
+    return image.resize(size, RESAMPLING[preprocessing.interpolation])
+
+
+def resize_pixels(image: Image.Image, preprocessing: Preprocessing) -> Bytes8:
+    """(size, size, 3) uint8 pixels of the whole picture, as `resize_picture` makes them."""
+    return np.asarray(resize_picture(image, preprocessing))

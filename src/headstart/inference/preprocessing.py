@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from headstart.data.resizing import resize_pixels as resize_pixels
+from headstart.data.resizing import resize_pixels
 from headstart.records import Preprocessing
+
+__all__ = ["normalise", "resize_pixels"]
 
 
 def normalise(pixels: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

@@ -85,9 +85,9 @@ def packed(item: Item) -> list[bytes]:
     return [IMAGE.pack(len(path), len(item.data), *box), path, item.data]
 
 
-def serve(decode: Decode = decode_here) -> None:
+def serve(decode: Decode = decode_here, *, memory_bytes: int = MEMORY_LIMIT_BYTES) -> None:
     """Decode what is asked for until the input ends."""
-    limit_resources()
+    limit_resources(memory_bytes)
     with contextlib.suppress(ValueError):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the owner who is interrupted
     tasks = sys.stdin.buffer
@@ -100,21 +100,21 @@ def serve(decode: Decode = decode_here) -> None:
         items = [_read_item(tasks) for _ in range(count)]
         sent = time.monotonic()
         for item in items:
-            _answer(answers, *_decoded(decode, item, asked))
+            _answer(answers, *_decoded(decode, item, asked, memory_bytes))
             if asked.careful or time.monotonic() - sent > SEND_EVERY_S:
                 answers.flush()
                 sent = time.monotonic()
         answers.flush()
 
 
-def limit_resources() -> None:
+def limit_resources(memory_bytes: int = MEMORY_LIMIT_BYTES) -> None:
     """Bound the memory, and leave no core file behind when a decoder crashes."""
     try:
         import resource
     except ImportError:  # Windows
         return
     with contextlib.suppress(OSError, ValueError):  # a stricter limit is there already
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT_BYTES, MEMORY_LIMIT_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
@@ -129,7 +129,7 @@ def _read_item(tasks: BinaryIO) -> Item:
     )
 
 
-def _decoded(decode: Decode, item: Item, asked: Asked) -> Answer:
+def _decoded(decode: Decode, item: Item, asked: Asked, memory_bytes: int) -> Answer:
     """What is answered: facts, pixels and fingerprint, or the problem."""
     try:
         if asked.order is not None:
@@ -139,12 +139,13 @@ def _decoded(decode: Decode, item: Item, asked: Asked) -> Answer:
         image, facts = decode(item.data, item.path, min_side=asked.min_side)
         return {"facts": vars(facts), "size": image.size}, image.tobytes(), b""
     except DecodingError as error:
-        return {"problem": str(error)}, b"", b""
+        return {"problem": str(error), "code": error.code}, b"", b""
     except MemoryError:
-        limit = f"too large for the {MEMORY_LIMIT_BYTES >> 30} GiB of a decoder"
-        return {"problem": limit}, b"", b""
+        clause = f"too large for the {memory_bytes / 2**30:g} GiB of a decoder"
+        return {"problem": clause, "code": "too_large_for_memory"}, b"", b""
     except Exception as error:  # a parser that breaks in a new way costs this image alone
-        return {"problem": f"its decoder failed ({type(error).__name__})"}, b"", b""
+        clause = f"its decoder failed ({type(error).__name__})"
+        return {"problem": clause, "code": "undecodable_image"}, b"", b""
 
 
 def _answer(answers: BinaryIO, about: dict[str, Any], pixels: bytes, record: bytes) -> None:

@@ -138,17 +138,23 @@ class DecoderPool:
     """As many decoder processes as cores, started one by one as they are needed."""
 
     def __init__(
-        self, command: Sequence[str] | None = None, *, time_limit_s: float = TIME_LIMIT_S
+        self,
+        command: Sequence[str] | None = None,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+        processes: int = 0,
     ) -> None:
         """Start nothing yet.
 
         Args:
             command: of a process that calls `headstart.data.guarded.child.serve`.
             time_limit_s: for one image.
+            processes: at once; 0 takes as many as cores.
         """
         self.command = command or (sys.executable, "-P", "-m", "headstart.data.guarded.child")
         self.time_limit_s = time_limit_s
-        self._free = threading.BoundedSemaphore(_process_count())
+        self.processes = processes or _process_count()
+        self._free = threading.BoundedSemaphore(self.processes)
         self._idle: list[DecoderProcess] = []
         self._busy: set[DecoderProcess] = set()
         self._lock = threading.Lock()
@@ -176,6 +182,11 @@ class DecoderPool:
             for found in self._answers(items, Asked(order=order))
         ]
 
+    def warm(self) -> None:
+        """Start as many processes as there may be, so that no image has to wait for one."""
+        while len(self._idle) < self.processes:
+            self._idle.append(self._start())
+
     def end(self) -> None:
         """End the idle processes; new ones are started when they are needed."""
         while self._idle:
@@ -195,12 +206,13 @@ class DecoderPool:
                 except DecoderDiedError as error:
                     late = isinstance(error, DecoderLateError)
                     if asked.careful and (late or suspect == len(found)):
-                        found.append(DecodingError(str(error)))
+                        code = "decoding_timeout" if late else "decoder_crashed"
+                        found.append(DecodingError(str(error), code))
                     elif asked.careful:
                         suspect = len(found)
                     asked = replace(asked, careful=True)
         return [
-            DecodingError(answer[0]["problem"])
+            DecodingError(answer[0]["problem"], answer[0]["code"])
             if not isinstance(answer, DecodingError) and "problem" in answer[0]
             else answer
             for answer in found
@@ -232,8 +244,8 @@ class DecoderPool:
         try:
             return DecoderProcess(self.command)
         except OSError as error:
-            reason = error.strerror or error
-            raise DecodingError(f"no process could be started to decode it ({reason})") from error
+            clause = f"no process could be started to decode it ({error.strerror or error})"
+            raise DecodingError(clause, "no_decoder") from error
 
     def _watch_over(self) -> None:
         """Start the thread that kills what is late, once."""

@@ -1,0 +1,60 @@
+"""Strangers' pictures, decoded in processes of bounded time and memory, off the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+import numpy as np
+
+from headstart.data import DecodingError
+from headstart.data.guarded.pool import DecoderPool
+from headstart.data.guarded.squares import command_for
+from headstart.records import Bytes8, Preprocessing
+from headstart.serve.failures import FAILURES, RefusedError
+from headstart.serve.metrics import ServiceMetrics
+from headstart.serve.settings import ServeSettings
+
+
+class Decoders:
+    """As many decoder processes as the settings say, one thread waiting for each."""
+
+    def __init__(
+        self, settings: ServeSettings, preprocessing: Preprocessing, metrics: ServiceMetrics
+    ) -> None:
+        """Start nothing yet."""
+        self.metrics = metrics
+        self.pool = DecoderPool(
+            command_for(settings.decoding, preprocessing),
+            time_limit_s=settings.decoding_timeout_s,
+            processes=settings.decoders,
+        )
+        self._threads = ThreadPoolExecutor(self.pool.processes, thread_name_prefix="decode")
+
+    async def warm(self) -> None:
+        """Start the processes."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self.pool.warm)
+
+    async def prepare(self, data: bytes, name: str) -> Bytes8:
+        """(H, W, 3) uint8 pixels of the network's size.
+
+        Raises:
+            RefusedError: the picture is beyond a limit or cannot be decoded.
+        """
+        begun = perf_counter()
+        loop = asyncio.get_running_loop()
+        try:
+            image, _ = await loop.run_in_executor(self._threads, self.pool.decode, data, name)
+        except DecodingError as error:
+            code = error.code if error.code in FAILURES else "undecodable_image"
+            clause = str(error)
+            raise RefusedError(code, f"The image is refused: {clause}.") from error
+        finally:
+            self.metrics.decode_seconds.observe(perf_counter() - begun)
+        return np.asarray(image)
+
+    def end(self) -> None:
+        """Kill the processes; nothing may be decoded any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self.pool.end()
