@@ -103,7 +103,7 @@ def run_here(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["headstart", "serve", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         headstart.cli.app.main()
-    out, err = capsys.readouterr()
+    err = capsys.readouterr().err
     return stopped.value.code, err
 
 
