@@ -268,6 +268,22 @@ class Predictions:
         """How many images."""
         return len(self.paths)
 
+    def take(self, rows: Sequence[int] | Integers) -> Predictions:
+        """The answers to these images only, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        columns = (self.outlier_scores, self.unknown, self.sets)
+        scores, unknown, sets = (None if c is None else c[index] for c in columns)
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in index),
+            probabilities=self.probabilities[index],
+            labels=self.labels[index],
+            problems=tuple(self.problems[i] for i in index),
+            outlier_scores=scores,
+            unknown=unknown,
+            sets=sets,
+        )
+
     @property
     def good(self) -> npt.NDArray[np.bool_]:
         """(N,) True where there is an answer."""
