@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ def random_bundle(
     widths = [network.num_features, *([hidden] if hidden else []), len(CLASSES)]
     layers = []
     values = features.astype(np.float64)
-    for wide, narrow in zip(widths[:-1], widths[1:], strict=True):
+    for wide, narrow in pairwise(widths):
         scale = 3 / max(float(np.linalg.norm(values - values.mean(0), axis=1).mean()), 1e-6)
         weight = torch.randn(narrow, wide, generator=generator) * scale
         layers.append((weight, -weight @ torch.from_numpy(values.mean(0)).float()))

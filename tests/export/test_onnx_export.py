@@ -355,8 +355,6 @@ def test_telemetry_is_off(monkeypatch):
         "from headstart.bundle.onnx_engine import import_onnxruntime\n"
         "import_onnxruntime(); print(os.environ['ORT_DISABLE_TELEMETRY'])"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
     assert onnxruntime.__version__
