@@ -271,17 +271,15 @@ class Predictions:
     def take(self, rows: Sequence[int] | Integers) -> Predictions:
         """The answers to these images only, in this order."""
         index = np.asarray(rows, dtype=np.int64)
-        columns = (self.outlier_scores, self.unknown, self.sets)
-        scores, unknown, sets = (None if c is None else c[index] for c in columns)
         return replace(
             self,
             paths=tuple(self.paths[i] for i in index),
             probabilities=self.probabilities[index],
             labels=self.labels[index],
             problems=tuple(self.problems[i] for i in index),
-            outlier_scores=scores,
-            unknown=unknown,
-            sets=sets,
+            outlier_scores=None if self.outlier_scores is None else self.outlier_scores[index],
+            unknown=None if self.unknown is None else self.unknown[index],
+            sets=None if self.sets is None else self.sets[index],
         )
 
     @property
