@@ -276,19 +276,19 @@ class Predictions:
         """How many images."""
         return len(self.paths)
 
-    def take(self, rows: Integers) -> Predictions:
-        """The predictions of some images, in this order."""
-        scores, unknown = self.outlier_scores, self.unknown
+    def take(self, rows: Sequence[int] | Integers) -> Predictions:
+        """The answers to these images only, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
         return replace(
             self,
-            paths=tuple(self.paths[i] for i in rows),
-            probabilities=self.probabilities[rows],
-            labels=self.labels[rows],
-            problems=tuple(self.problems[i] for i in rows),
-            outlier_scores=None if scores is None else scores[rows],
-            unknown=None if unknown is None else unknown[rows],
-            sets=None if self.sets is None else self.sets[rows],
-            called=None if self.called is None else self.called[rows],
+            paths=tuple(self.paths[i] for i in index),
+            probabilities=self.probabilities[index],
+            labels=self.labels[index],
+            problems=tuple(self.problems[i] for i in index),
+            outlier_scores=None if self.outlier_scores is None else self.outlier_scores[index],
+            unknown=None if self.unknown is None else self.unknown[index],
+            sets=None if self.sets is None else self.sets[index],
+            called=None if self.called is None else self.called[index],
         )
 
     @property
