@@ -63,6 +63,7 @@ from headstart.runs.record import (
     table_digest,
 )
 from headstart.runs.settings import RunSettings
+from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
 from headstart.runtime import choose_execution, seed_everything
 
@@ -195,6 +196,7 @@ class Job:
         # Too small a class is refused here, before a long pass over the images.
         self.planned = split_with(settings, table)
         self.prevalences = parse_prevalences(settings.prevalence)
+        self.subgroups = read_subgroups(settings)
         far = settings.ood_data
         self.far = None if far is None else load_far(far, seed=settings.seed)
         execution = choose_execution(settings.device, settings.precision)
@@ -477,6 +479,11 @@ class Job:
                 self.confidence, predictions, logits,
                 groups=groups, prevalences=self.prevalences, seed=seed,
             )  # fmt: skip
+            if self.subgroups:
+                figures["subgroups"] = judge_subgroups(
+                    self.subgroups, self.task.table, split, predictions, self.confidence.decision,
+                    seed=seed,
+                )  # fmt: skip
             if self.far is not None and predictions.outlier_scores is not None:
                 figures["outliers"]["far"] = [self.judge_far(model, predictions, groups)]
         figures["origin"] = split.origin
