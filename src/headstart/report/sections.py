@@ -323,10 +323,10 @@ def tiles(run: StoredRun) -> list[dict[str, Any]]:
     decided = (run.metrics["test"].get("decision") or {}).get("figures", {})
     for name in ("sensitivity", "specificity"):
         if name in decided:
-            entry = estimate(decided[name])
+            told = estimate(decided[name])
             label = f"{heading(name)} at the threshold"
-            ends = {key: entry[key] for key in ("low", "high")}
-            found.append({"label": label, "value": value_text(entry), "name": name} | ends)
+            ends = {key: told[key] for key in ("low", "high")}
+            found.append({"label": label, "value": value_text(told), "name": name} | ends)
     for name in ("balanced_accuracy", "macro_f1", "macro_auc", "log_loss"):
         entry = run.figure("test", name)
         if entry is not None:

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from headstart.audit import Audit
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
@@ -27,7 +26,7 @@ from headstart.bundle.confidence import Confidence
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
-from headstart.files import LOCK_NAME, digest_bytes, locked, make_folder
+from headstart.files import LOCK_NAME, locked, make_folder
 from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
@@ -56,9 +55,11 @@ from headstart.runs.record import (
     RUN_FILE,
     RunFile,
     data_digest,
+    describe_audit,
     describe_data,
     describe_execution,
     describe_network,
+    describe_split,
     now,
     table_digest,
 )
@@ -283,7 +284,7 @@ class Job:
         if audit is not None:
             self.linked = audit.linked[rows]
             self.shortcuts = list(audit.summary["shortcuts"])
-            self.run_file.update(audit=stamp(audit))
+            self.run_file.update(audit=describe_audit(audit))
         kept = Features(
             values=features.values[rows],
             facts=tuple(features.facts[i] for i in rows),
@@ -511,16 +512,6 @@ class Job:
         return RunResult(out=self.folder, record=self.run_file.record, metrics=metrics)
 
 
-def stamp(audit: Audit) -> dict[str, Any]:
-    """What the record says of an audit; leaks that were allowed stand there for good."""
-    return {
-        "leaks_allowed": [finding.message for finding in audit.errors],
-        "findings": [
-            {"code": f.code, "severity": f.severity, "message": f.message} for f in audit.findings
-        ],
-    }
-
-
 def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None = None) -> Split:
     """The test part and the folds that the settings ask for."""
     split = split_table(
@@ -552,20 +543,6 @@ def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
                     f"'{asked.name}' can be read. Repair them, or leave the part out."
                 )
             return
-
-
-def describe_split(split: Split) -> dict[str, Any]:
-    """What the record says of the split; leaks that were allowed stand there for good."""
-    return {
-        "origin": split.origin,
-        "scheme": split.scheme,
-        "num_folds": split.num_folds,
-        "fold_names": list(split.fold_names),
-        "num_calibration": len(split.calibration),
-        "leaks": split.leaks,
-        "fold_leaks": split.fold_leaks,
-        "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),
-    }
 
 
 def labelled(table: ImageTable, probabilities: Any) -> Predictions:
