@@ -93,6 +93,8 @@ TRUST = (
     SettingOption("sets", Text, "Prediction sets hold the truth as often as promised over all "
                   "(marginal) or for every class (by-class).  [default: marginal]"),
     SettingOption("alpha", Number, "Share of sets that may miss the truth.  [default: 0.1]"),
+    SettingOption("subgroups", Text, "Columns by whose values the test part is judged too, as in "
+                  "sex,age."),
     SettingOption("ood_data", Text, "Pictures of other things: are they told to be unknown?"),
 )  # fmt: skip
 WORKING = (

@@ -17,6 +17,7 @@ from headstart.report.reading import StoredRun
 from headstart.report.wording import (
     counted,
     estimate,
+    in_brackets,
     listed,
     metric_label,
     percent,
@@ -319,11 +320,42 @@ def performance(run: StoredRun) -> str:
     )
     if recalls:
         lines.append(f"Recall by class (internal test): {recalls}")
+    lines += by_subgroup(run)
     sources = [] if run.tested is None else scores_by("source", run.tested, run.splits)
     if len(sources) > 1:
         by = ", ".join(f"{s.name} {percent(s.accuracy)} of {s.num_images}" for s in sources)
         lines.append(f"Accuracy by source (internal test): {by}")
     return ". ".join(lines) + "."
+
+
+def demographics(run: StoredRun) -> str:
+    """Item 36, where the run was told of columns that say such things."""
+    lines = []
+    for entry in run.metrics["test"].get("subgroups") or []:
+        told = "; ".join(
+            f"{part['name']}: {part['counts']['train']} training, {part['counts']['test']} test"
+            for part in entry["parts"]
+        )
+        lines.append(f"By {entry['column']}: {told}")
+    return ". ".join(lines) + "." * bool(lines)
+
+
+def by_subgroup(run: StoredRun) -> list[str]:
+    """Accuracy, and the decision's figures, of every value of every column."""
+    lines = []
+    for entry in run.metrics["test"].get("subgroups") or []:
+        told = "; ".join(
+            f"{part['name']} "
+            + ", ".join(
+                f"{name} {in_brackets(part[name])}"
+                for name in ("accuracy", "sensitivity", "specificity")
+                if estimate(part.get(name))["value"] is not None
+            )
+            for part in entry["parts"]
+            if part["counts"]["test"]
+        )
+        lines.append(f"By {entry['column']} (internal test): {told}")
+    return lines
 
 
 def accuracy(run: StoredRun) -> str:
@@ -346,5 +378,5 @@ def failures(run: StoredRun) -> str:
 FROM_RUN: dict[int, Callable[[StoredRun], str]] = {
     9: preprocessing, 19: partitions, 20: level, 22: model, 23: software, 24: initialisation,
     25: training, 26: final_choice, 27: ensembling, 28: measures, 29: uncertainty,
-    32: internal_test, 35: flow, 37: performance, 38: accuracy, 39: failures,
+    32: internal_test, 35: flow, 36: demographics, 37: performance, 38: accuracy, 39: failures,
 }  # fmt: skip

@@ -106,6 +106,7 @@ def view_of(
         "many": len(run.class_names) > sections.MOST_BARS,
         "class_table": sections.class_table(run),
         "decision": decision_view(run),
+        "subgroups": sections.subgroup_tables(run),
         "num_aside": sum(row["part"] == "calibration" for row in run.splits),
         "confusion": sections.confusion(run),
         "leakage": leakage_table(run),

@@ -19,6 +19,7 @@ from headstart.statistics import wilson
 MOST_CELLS = 20  # classes up to which the confusion matrix is a table of numbers
 MOST_BARS = 30  # classes up to which all are shown at once
 MOST_TILES = 4
+SUBGROUP_FIGURES = ("accuracy", "sensitivity", "specificity")
 LEFT_OUT = "classes_left_out"
 CLASS_COLUMNS = (
     "precision", "recall", "specificity", "f1", "auc", "average_precision", "ppv", "npv",
@@ -230,6 +231,25 @@ def outlier_rows(stored: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def subgroup_tables(run: StoredRun) -> list[dict[str, Any]]:
+    """A table a column: images of every part and figures of the test part by its values."""
+    tables = []
+    for entry in in_list(run.metrics["test"], "subgroups"):
+        parts = in_list(entry, "parts")
+        columns = [n for n in SUBGROUP_FIGURES if any(n in part for part in parts)]
+        rows = [
+            {
+                "name": str(part.get("name", "")),
+                "counts": dict(part.get("counts") or {}),
+                "cells": [estimate(part.get(name)) for name in columns],
+            }
+            for part in parts
+        ]
+        names = [heading(name) for name in columns]
+        tables.append({"column": str(entry.get("column", "")), "columns": names, "rows": rows})
+    return tables
+
+
 def far_name(entry: Mapping[str, Any]) -> str:
     """A far pack and how many of its images were judged."""
     count = entry.get("num_images")
@@ -303,10 +323,10 @@ def tiles(run: StoredRun) -> list[dict[str, Any]]:
     decided = (run.metrics["test"].get("decision") or {}).get("figures", {})
     for name in ("sensitivity", "specificity"):
         if name in decided:
-            entry = estimate(decided[name])
+            told = estimate(decided[name])
             label = f"{heading(name)} at the threshold"
-            ends = {key: entry[key] for key in ("low", "high")}
-            found.append({"label": label, "value": value_text(entry), "name": name} | ends)
+            ends = {key: told[key] for key in ("low", "high")}
+            found.append({"label": label, "value": value_text(told), "name": name} | ends)
     for name in ("balanced_accuracy", "macro_f1", "macro_auc", "log_loss"):
         entry = run.figure("test", name)
         if entry is not None:

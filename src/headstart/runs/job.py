@@ -27,7 +27,7 @@ from headstart.bundle.confidence import Confidence
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
-from headstart.files import LOCK_NAME, digest_bytes, locked, make_folder
+from headstart.files import LOCK_NAME, locked, make_folder
 from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
@@ -57,13 +57,16 @@ from headstart.runs.record import (
     RUN_FILE,
     RunFile,
     data_digest,
+    describe_audit,
     describe_data,
     describe_execution,
     describe_network,
+    describe_split,
     now,
     table_digest,
 )
 from headstart.runs.settings import RunSettings
+from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
 from headstart.runtime import choose_execution, seed_everything
 
@@ -196,6 +199,7 @@ class Job:
         # Too small a class is refused here, before a long pass over the images.
         self.planned = split_with(settings, table)
         self.prevalences = parse_prevalences(settings.prevalence)
+        self.subgroups = read_subgroups(settings)
         far = settings.ood_data
         self.far = None if far is None else load_far(far, seed=settings.seed)
         execution = choose_execution(settings.device, settings.precision)
@@ -279,7 +283,7 @@ class Job:
         if audit is not None:
             self.linked = audit.linked[rows]
             self.shortcuts = list(audit.summary["shortcuts"])
-            self.run_file.update(audit=stamp(audit))
+            self.run_file.update(audit=describe_audit(audit))
         kept = Features(
             values=features.values[rows],
             facts=tuple(features.facts[i] for i in rows),
@@ -475,6 +479,11 @@ class Job:
                 self.confidence, predictions, logits,
                 groups=groups, prevalences=self.prevalences, seed=seed,
             )  # fmt: skip
+            if self.subgroups:
+                figures["subgroups"] = judge_subgroups(
+                    self.subgroups, self.task.table, split, predictions, self.confidence.decision,
+                    seed=seed,
+                )  # fmt: skip
             if self.far is not None and predictions.outlier_scores is not None:
                 figures["outliers"]["far"] = [self.judge_far(model, predictions, groups)]
         figures["origin"] = split.origin
@@ -500,16 +509,6 @@ class Job:
             status=FINISHED, finished=now(), times={**self.clock.seconds, **peak_memory()}
         )
         return RunResult(out=self.folder, record=self.run_file.record, metrics=metrics)
-
-
-def stamp(audit: Audit) -> dict[str, Any]:
-    """What the record says of an audit; leaks that were allowed stand there for good."""
-    return {
-        "leaks_allowed": [finding.message for finding in audit.errors],
-        "findings": [
-            {"code": f.code, "severity": f.severity, "message": f.message} for f in audit.findings
-        ],
-    }
 
 
 def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None = None) -> Split:
@@ -543,20 +542,6 @@ def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
                     f"'{asked.name}' can be read. Repair them, or leave the part out."
                 )
             return
-
-
-def describe_split(split: Split) -> dict[str, Any]:
-    """What the record says of the split; leaks that were allowed stand there for good."""
-    return {
-        "origin": split.origin,
-        "scheme": split.scheme,
-        "num_folds": split.num_folds,
-        "fold_names": list(split.fold_names),
-        "num_calibration": len(split.calibration),
-        "leaks": split.leaks,
-        "fold_leaks": split.fold_leaks,
-        "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),
-    }
 
 
 def labelled(table: ImageTable, probabilities: Any) -> Predictions:

@@ -96,12 +96,9 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
     else:
         refuse_ratio(ratio, origin)
         leaks = count_leaks(table, is_test, units, origin, allowed=allow_leaks)
-    test = np.flatnonzero(is_test)
-    aside, more = keep_aside(
-        table, np.flatnonzero(~is_test), units, calibration, seed=seed, allowed=allow_leaks
-    )
+    others, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    aside, more = keep_aside(table, others, units, calibration, seed=seed, allowed=allow_leaks)
     train = np.flatnonzero(~is_test & ~aside)
-    leaks += more
     learnt = table.take(train)
     check_classes(learnt)
     kept = None if units is None else units.take(train)
@@ -129,7 +126,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         scheme=found.scheme,
         fold_names=found.names,
         calibration=np.flatnonzero(aside),
-        leaks=leaks,
+        leaks=leaks + more,
         fold_leaks=found.leaks,
         notes=notes,
     )

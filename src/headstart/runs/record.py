@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from headstart import __version__
+from headstart.audit import Audit
 from headstart.backbones import Network
 from headstart.errors import ResumeError, UsageError
 from headstart.files import digest_bytes, read_json, write_json
-from headstart.records import ImageFacts, ImageTable
+from headstart.records import ImageFacts, ImageTable, Split
 from headstart.runs.settings import RunSettings
 from headstart.runtime import Execution, machine
 
@@ -231,3 +232,27 @@ def describe_network(network: Network) -> dict[str, Any]:
 def describe_execution(execution: Execution, batch_size: int) -> dict[str, Any]:
     """What the record says of device and precision."""
     return {**asdict(execution), "key": execution.key, "batch_size": batch_size}
+
+
+def describe_audit(audit: Audit) -> dict[str, Any]:
+    """What the record says of an audit; leaks that were allowed stand there for good."""
+    return {
+        "leaks_allowed": [finding.message for finding in audit.errors],
+        "findings": [
+            {"code": f.code, "severity": f.severity, "message": f.message} for f in audit.findings
+        ],
+    }
+
+
+def describe_split(split: Split) -> dict[str, Any]:
+    """What the record says of the split; leaks that were allowed stand there for good."""
+    return {
+        "origin": split.origin,
+        "scheme": split.scheme,
+        "num_folds": split.num_folds,
+        "fold_names": list(split.fold_names),
+        "num_calibration": len(split.calibration),
+        "leaks": split.leaks,
+        "fold_leaks": split.fold_leaks,
+        "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),
+    }

@@ -93,6 +93,8 @@ class RunSettings:
         sets: 'marginal' for sets that hold the truth in so many cases over all, 'by-class' for so
             many of every class.
         alpha: share of sets that may miss the truth.
+        subgroups: columns of the data by whose values the test part is judged too, as in
+            'sex,age'.
         ood_data: pictures of other things, to judge on whether they are told to be unknown.
         seed: every random choice hangs on it.
         out: folder of the run.
@@ -141,6 +143,7 @@ class RunSettings:
     calibration_split: float | None = None
     sets: str = "marginal"
     alpha: float = 0.1
+    subgroups: str | None = None
     ood_data: str | None = None
     seed: int = 0
     strict: bool = False
