@@ -38,6 +38,7 @@ LIBRARIES = [spec.name for spec in BACKBONES if spec.origin != "own"]
 BEFORE_HEAD = {
     "mini": (384, 6, 6),
     "LeNet5": (120,),
+    "SmallCNN": (128, 4, 4),
     "AlexNet": (256, 6, 6),
     "GoogLeNet": (1024, 7, 7),
     "VGG16": (512, 7, 7),
@@ -62,6 +63,7 @@ BEFORE_HEAD = {
 PYRAMIDS = {
     "mini": [(32, 48), (32, 48), (64, 24), (192, 12), (384, 6)],
     "LeNet5": [(6, 14), (16, 5)],
+    "SmallCNN": [(32, 32), (64, 16), (128, 8), (128, 4)],
     "AlexNet": [(64, 27), (192, 13), (384, 13), (256, 13), (256, 6)],
     "GoogLeNet": [(192, 28), (480, 14), (832, 7), (1024, 7)],
     "VGG16": [(64, 112), (128, 56), (256, 28), (512, 14), (512, 7)],
@@ -88,6 +90,7 @@ def test_the_familiar_names_are_there():
     familiar = {
         *("VGG16", "VGG19", "ResNet50", "DenseNet121", "InceptionV3", "GoogLeNet", "AlexNet"),
         *("MobileNetV2", "MobileNetV3Small", "ConvNeXtTiny", "ViTSmall", "DINOv2Small", "LeNet5"),
+        "SmallCNN",
         *(f"EfficientNetB{i}" for i in range(8)),
         "mini",
     }

@@ -9,10 +9,10 @@ from torch.nn import functional
 from headstart.finetune.averaging import WeightAverage
 from headstart.finetune.objectives import (
     DenseHead,
-    balanced_weights,
     cut_box,
     fresh_layers,
     image_losses,
+    loss_weights,
     mix,
     soft_targets,
 )
@@ -43,12 +43,12 @@ def test_focal_loss_in_closed_form():
     torch.testing.assert_close(found, -((1 - own) ** 2) * own.log())
 
 
-def test_balanced_weights_equal_scikit_learn():
+def test_loss_weights_equal_scikit_learn():
     from sklearn.utils.class_weight import compute_class_weight
 
     labels = np.array([0, 0, 0, 2, 2, 3], dtype=np.int64)
     expected = compute_class_weight("balanced", classes=np.array([0, 2, 3]), y=labels)
-    found = balanced_weights(labels, 4)
+    found = loss_weights(labels, 4)
     np.testing.assert_allclose(found[[0, 2, 3]], expected)
     assert float(found[labels].mean()) == pytest.approx(1.0)
 

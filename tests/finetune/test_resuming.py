@@ -15,7 +15,7 @@ from staged import EXECUTION, colourful, staged_network
 from test_tuning import equal_weights
 
 from headstart.errors import ResumeError, StorageError
-from headstart.finetune import fit_network, fitting, training
+from headstart.finetune import fit_network, fitting, loop
 from headstart.finetune.checkpoints import load_checkpoint, save_checkpoint
 
 DATA = colourful()
@@ -84,7 +84,7 @@ def test_every_draw_is_drawn_again_after_a_stop(tmp_path, monkeypatch, changes):
 
 def test_a_finished_fit_is_read_back(tmp_path, monkeypatch, whole):
     fit(tmp_path)
-    monkeypatch.setattr(training, "run_phases", None)  # nothing is trained again
+    monkeypatch.setattr(loop, "run_phases", None)  # nothing is trained again
     again = fit(tmp_path)
     assert equal_weights(again, whole)
     assert figures(again) == figures(whole)
@@ -113,8 +113,15 @@ def test_killed_and_resumed_is_bit_equal(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows forks no processes")
-@pytest.mark.parametrize("seed", range(20))
-def test_killed_often_and_resumed_is_bit_equal(tmp_path, seed):
+@pytest.mark.parametrize("seed", range(4))
+def test_twenty_kills_in_four_trainings(tmp_path, seed):
+    kills(tmp_path, 5, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows forks no processes")
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_a_hundred_kills_in_twenty_trainings(tmp_path, seed):
     kills(tmp_path, 5, seed)
 
 

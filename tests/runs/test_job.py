@@ -18,7 +18,7 @@ FILES = {
     "run.json", "images.csv", "splits.csv", "cv_results.csv", "history.csv", "metrics.json",
     "predictions.csv", "out_of_fold_predictions.csv", "classification_report.txt",
     "confusion_matrix.png", "curves.png", "learning_curve.png", "tensorboard", "checkpoints",
-    "model",
+    "model", "summary.txt",
 }  # fmt: skip
 FIGURES = ("metrics.json", "predictions.csv", "out_of_fold_predictions.csv", "cv_results.csv",
            "history.csv", "splits.csv", "images.csv", "classification_report.txt")  # fmt: skip

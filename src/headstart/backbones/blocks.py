@@ -86,7 +86,7 @@ class Gated(nn.Module):
 
 def squeeze_excite(channels: int, reduction: int) -> nn.Module:
     """Weights of the channels, from their means."""
-    from timm.layers import SEModule
+    from timm.layers.squeeze_excite import SEModule
 
     layer: Any = SEModule(channels, rd_ratio=1 / reduction)
     return Gated(layer, zeroed=(layer.fc2,), gates=1)
@@ -94,7 +94,7 @@ def squeeze_excite(channels: int, reduction: int) -> nn.Module:
 
 def efficient_channels(channels: int, kernel: int) -> nn.Module:
     """Weights of the channels, each from the means of its neighbours."""
-    from timm.layers import EcaModule
+    from timm.layers.eca import EcaModule
 
     layer: Any = EcaModule(kernel_size=kernel) if kernel else EcaModule(channels)
     return Gated(layer, zeroed=(layer.conv,), gates=1)

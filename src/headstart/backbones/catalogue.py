@@ -72,6 +72,17 @@ BACKBONES.register(
         image_size=32,
     )
 )
+BACKBONES.register(
+    BackboneSpec(
+        name="SmallCNN",
+        origin="own",
+        architecture="smallcnn",
+        summary="four plain blocks, to learn from scratch",
+        default_weights="none",
+        weights_licence="none: no pretrained weights exist",
+        image_size=64,
+    )
+)
 
 _FROM_TORCHVISION = (
     ("AlexNet", "alexnet", "the network that began it in 2012"),

@@ -59,10 +59,15 @@ def make_architecture(spec: BackboneSpec, image_size: int | None) -> Architectur
 
 
 def make_own(spec: BackboneSpec, image_size: int) -> Architecture:
-    """`mini` or LeNet-5."""
-    from headstart.backbones import lenet, mini
+    """`mini`, LeNet-5 or SmallCNN."""
+    from headstart.backbones import lenet, mini, small
 
-    own, build = (lenet, lenet.LeNet5) if spec.architecture == "lenet5" else (mini, mini.MiniNet)
+    own: Any
+    own, build = {
+        "mini": (mini, mini.MiniNet),
+        "lenet5": (lenet, lenet.LeNet5),
+        "smallcnn": (small, small.SmallCNN),
+    }[spec.architecture]
     if spec.architecture == "lenet5" and image_size != spec.image_size:
         raise UsageError(
             f"{spec.name} takes pictures of {spec.image_size} px only, got {image_size}. "

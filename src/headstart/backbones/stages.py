@@ -117,6 +117,11 @@ def lenet_stages(module: Any) -> Stages:
     return dict(module.named_children())
 
 
+def small_stages(module: Any) -> Stages:
+    """SmallCNN: its blocks, then the mean over places."""
+    return {**dict(module.named_children()), "head": SpatialMean()}
+
+
 def resnet_stages(module: Any) -> Stages:
     """Timm's ResNet: ResNeXt, SE-ResNet and the -D variants with it."""
     layers = {name: m for name, m in module.named_children() if name.startswith("layer")}
@@ -262,6 +267,7 @@ FAMILIES: dict[str, Callable[[Any], Stages]] = {
     "headstart.backbones.blocks.BlockedNetwork": blocked_stages,
     "headstart.backbones.mini.MiniNet": mini_stages,
     "headstart.backbones.lenet.LeNet5": lenet_stages,
+    "headstart.backbones.small.SmallCNN": small_stages,
     "torchvision.models.alexnet.AlexNet": alexnet_stages,
     "torchvision.models.googlenet.GoogLeNet": googlenet_stages,
     "timm.models.vgg.VGG": vgg_stages,

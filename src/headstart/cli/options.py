@@ -78,6 +78,8 @@ MODEL = (
                   "plateau.  [default: cosine]"),
     SettingOption("patience", Whole, "Epochs without improvement before a phase ends."),
     SettingOption("monitor", Text, "Inner metric that chooses the epoch.  [default: loss]"),
+    SettingOption("compile", Switch, "Compile the part of the network that learns; worth it for "
+                  "many epochs.  [default: no]"),
     SettingOption("train", Text, "More of fine-tuning, as in momentum=0.8,clip_norm=1."),
     SettingOption("class_weights", Text, "none or balanced.  [default: none]"),
 )  # fmt: skip
@@ -107,6 +109,8 @@ WORKING = (
                   "everything.  [default: no]"),
     SettingOption("learning_curve", Switch, "Score parts of the training images too: how many are "
                   "needed?  [default: yes]"),
+    SettingOption("profile", Switch, "Write down where the seconds went: profile.csv.  "
+                  "[default: no]"),
     SettingOption("strict", Switch, "Stop if any image cannot be read.  [default: no]"),
 )  # fmt: skip
 RUN_OPTIONS = (*DATA, *MODEL, *TRUST, *WORKING)

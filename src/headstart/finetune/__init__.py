@@ -11,12 +11,12 @@ from headstart.finetune.fitting import (
     TunedNetwork,
     fit_network,
     median_epochs,
-    plan_network,
     predict_logits,
     refit,
 )
 from headstart.finetune.history import EpochRecord, verdict, write_tensorboard
 from headstart.finetune.images import PreparedImages, TrainingData, prepare_images
+from headstart.finetune.preparing import plan_network
 from headstart.finetune.rates import RateSearch, find_rate
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import STRATEGIES, Plan, StrategySpec, trainable_plan

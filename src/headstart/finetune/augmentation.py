@@ -31,7 +31,7 @@ MEAN_COLOUR = [124, 116, 104]  # of ImageNet; what erased boxes are filled with
 SIDED_WORDS = frozenset(
     ("xray", "xrays", "cxr", "radiograph", "radiographs", "radiography", "chest", "lung", "lungs",
      "mammogram", "mammography", "pneumonia", "tuberculosis", "letter", "letters", "character",
-     "characters", "handwriting", "mnist", "emnist", "svhn", "notmnist")
+     "characters", "handwriting", "dicom", "mnist", "emnist", "svhn", "notmnist")
 )  # fmt: skip
 Transform = Callable[[torch.Tensor], torch.Tensor]
 

@@ -24,6 +24,7 @@ from headstart.errors import DataError, StorageError
 from headstart.features import cache_folder
 from headstart.files import make_folder, storage_errors
 from headstart.finetune.augmentation import Augmenter, draw_seed
+from headstart.finetune.profiling import AUGMENT, PICTURES, Stopwatch
 from headstart.inference import FeatureExtractor, ImageSource
 from headstart.inference.extractor import TASK_IMAGES
 from headstart.inference.preprocessing import normalise
@@ -218,6 +219,7 @@ class Frames:
         augmenter: Augmenter,
         execution: Execution,
         fold: int,
+        stopwatch: Stopwatch,
     ) -> None:
         """Keep what a batch is made of.
 
@@ -227,12 +229,14 @@ class Frames:
             augmenter: may change nothing.
             execution: device and layout.
             fold: part of every draw's key.
+            stopwatch: gets the seconds.
         """
         self.images = images
         self.preprocessing = preprocessing
         self.augmenter = augmenter
         self.execution = execution
         self.fold = fold
+        self.span = stopwatch.span
 
     def __call__(self, rows: Sequence[int] | Integers, view: int | Integers) -> torch.Tensor:
         """(B, 3, H, W) float32 of these rows.
@@ -241,9 +245,11 @@ class Frames:
             rows: B rows.
             view: PLAIN for all, or the number of the draw, one for all or one a row.
         """
-        index = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
-        pixels = self.images[index]
-        if not np.all(np.asarray(view) == PLAIN):
-            pixels = self.augmenter(pixels, index.tolist(), fold=self.fold, view=view)
-        x = normalise(pixels.to(self.execution.device), self.preprocessing)
-        return x if channels_innermost(self.execution) else x.contiguous()
+        with self.span(PICTURES):
+            index = torch.as_tensor(np.asarray(rows), dtype=torch.int64)
+            pixels = self.images[index]
+            if not np.all(np.asarray(view) == PLAIN):
+                with self.span(AUGMENT):
+                    pixels = self.augmenter(pixels, index.tolist(), fold=self.fold, view=view)
+            x = normalise(pixels.to(self.execution.device), self.preprocessing)
+            return x if channels_innermost(self.execution) else x.contiguous()

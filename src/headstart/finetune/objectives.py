@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from headstart.finetune.augmentation import draw_seed
 from headstart.finetune.settings import TrainSettings
+from headstart.heads import balancing_factors
 from headstart.records import Integers
 
 
@@ -42,16 +43,14 @@ def image_losses(logits: Tensor, targets: Tensor, weights: Tensor | None, gamma:
     return -terms.sum(dim=1)
 
 
-def balanced_weights(labels: Integers, num_classes: int) -> Tensor:
+def loss_weights(labels: Integers, num_classes: int) -> Tensor:
     """(C,) N / (present classes x images of the class), so that the mean weight of an image is 1.
 
-    A class without images gets weight 1; it is never looked up.
+    A class without images gets weight 1; only a smoothed target looks it up.
     """
-    support = np.bincount(labels, minlength=num_classes)
-    present = support > 0
-    weights = np.ones(num_classes)
-    weights[present] = len(labels) / (present.sum() * support[present])
-    return torch.from_numpy(weights).float()
+    support = torch.from_numpy(np.bincount(labels, minlength=num_classes)).double()
+    factors = balancing_factors(support[None])[0]
+    return torch.where(support > 0, factors, 1.0).float()
 
 
 def mix(

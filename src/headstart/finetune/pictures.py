@@ -1,4 +1,4 @@
-"""Figures of a training: its curves, and what an augmentation does."""
+"""Figures of a training: what trains, its curves, and what an augmentation does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from matplotlib.figure import Figure
 
 from headstart.finetune.augmentation import Augmenter
 from headstart.finetune.history import EpochRecord
+from headstart.finetune.strategies import Plan, StageShare
 from headstart.plots import BLUE, GREEN, ORANGE, shortened
+
+FROZEN = "#c9ced6"
 
 
 def learning_curves(history: Sequence[EpochRecord], best_epoch: int, title: str) -> Figure:
@@ -123,3 +126,51 @@ def rate_figure(
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     return figure
+
+
+def plan_figure(plan: Plan, title: str) -> Figure:
+    """What trains: a panel a phase, a bar a stage, as long as its share of the parameters.
+
+    Args:
+        plan: with at least one phase.
+        title: one line, before the strategy's name.
+    """
+    rows = len(plan.shares[0])
+    columns = len(plan.phases)
+    figure = Figure(figsize=(4.2 + 3.4 * (columns - 1), 1.4 + 0.32 * rows), layout="constrained")
+    panels = figure.subplots(1, columns, squeeze=False, sharey=True)[0]
+    for axes, phase, shares in zip(panels, plan.phases, plan.shares, strict=True):
+        draw_shares(axes, shares)
+        learning = sum(share.num_trainable for share in shares)
+        total = sum(share.num_parameters for share in shares)
+        axes.set_title(
+            f"{shortened(phase.name)}: {phase.epochs} epochs\n"
+            f"{learning:,} of {total:,} learn ({learning / max(total, 1):.0%})\n"
+            f"classifier at {phase.head_rate:.2g}",
+            fontsize=9,
+        )
+    panels[0].legend(loc="lower right", frameon=False, fontsize=8)
+    figure.suptitle(f"{title}, {plan.strategy}: what learns")
+    return figure
+
+
+def draw_shares(axes: Axes, shares: Sequence[StageShare]) -> None:
+    """A bar a stage, first stage on top: what learns of it, and the rest."""
+    whole = max(sum(share.num_parameters for share in shares), 1)
+    places = range(len(shares))
+    learning = [share.num_trainable / whole for share in shares]
+    frozen = [(share.num_parameters - share.num_trainable) / whole for share in shares]
+    axes.barh(places, learning, color=BLUE, label="learns")
+    axes.barh(places, frozen, left=learning, color=FROZEN, label="frozen")
+    for place, share in enumerate(shares):
+        words = f"{share.num_parameters:,}"
+        if share.num_trainable:
+            words += (
+                f", {share.num_trainable / share.num_parameters:.0%} at {share.highest_rate:.2g}"
+            )
+        axes.text(share.num_parameters / whole + 0.01, place, words, va="center", fontsize=7)
+    axes.set_yticks(list(places), [shortened(share.stage, 16) for share in shares])
+    axes.set_ylim(len(shares) - 0.4, -0.6)
+    axes.set_xlim(0, 1.45)
+    axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    axes.set_xlabel("share of the parameters", fontsize=8)

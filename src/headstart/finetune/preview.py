@@ -12,10 +12,10 @@ from headstart.data import decode
 from headstart.data.preview import cropped
 from headstart.errors import UsageError
 from headstart.finetune.augmentation import draw_seed
-from headstart.finetune.fitting import check_strategy
 from headstart.finetune.images import TrainingData, prepare_images
 from headstart.finetune.objectives import DenseLayers
 from headstart.finetune.pictures import augmentation_figure, rate_figure
+from headstart.finetune.preparing import check_strategy
 from headstart.finetune.rates import RateSearch, find_rate
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import STRATEGIES

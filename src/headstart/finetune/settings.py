@@ -68,7 +68,10 @@ class TrainSettings:
             step (Tompson et al., 2015), before the last stage, which pools it.
         cache: 'auto' keeps the activations of frozen stages where they do not change.
         cache_bytes: most bytes of that cache.
+        auxiliary: weight of the losses of GoogLeNet's auxiliary heads; None takes 0.3 where it
+            learns from scratch and leaves them out else.
         compile: compile the learning part of the network.
+        profile: wait for a GPU at every clock, so that the seconds of a step's parts are exact.
         stop_after: epochs a phase really runs, the schedule as planned; None runs all.
         seed: of everything random.
     """
@@ -114,7 +117,9 @@ class TrainSettings:
     spatial_dropout: float = 0.0
     cache: str = "auto"
     cache_bytes: int = DEFAULT_CACHE_BYTES
+    auxiliary: float | None = None
     compile: bool = False
+    profile: bool = False
     stop_after: tuple[int, ...] | None = None
     seed: int = 0
 
@@ -174,6 +179,8 @@ class TrainSettings:
             self._require(name, getattr(self, name) > 0, "above 0")
         if self.later_lr is not None:
             self._require("later_lr", self.later_lr > 0, "above 0")
+        if self.auxiliary is not None:
+            self._require("auxiliary", self.auxiliary >= 0, "0 or more")
         for name in (*at_least_zero, "cutmix"):
             self._require(name, getattr(self, name) >= 0, "0 or more")
         below_one |= {"ema_decay", "swa_fraction", "schedule_factor", "spatial_dropout"}

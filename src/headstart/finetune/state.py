@@ -15,10 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from headstart.errors import UsageError
+from headstart.finetune.auxiliary import AuxiliaryHeads
 from headstart.finetune.averaging import Tensors, WeightAverage
 from headstart.finetune.history import EpochRecord, stored
 from headstart.finetune.images import PLAIN, Frames, TrainingData, channels_innermost
 from headstart.finetune.objectives import DenseHead
+from headstart.finetune.profiling import Stopwatch
 from headstart.finetune.schedules import Plateau
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import Plan
@@ -26,6 +28,7 @@ from headstart.progress import Progress
 from headstart.runtime import Execution
 
 CLASSIFIER = "classifier"
+AUXILIARY = "auxiliary"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -43,10 +46,12 @@ class Task:
     fold: int
     class_weights: Tensor | None
     progress: Progress
+    auxiliary: AuxiliaryHeads
+    stopwatch: Stopwatch
 
     def __post_init__(self) -> None:
         """Put the network where it is computed."""
-        for module in (self.module, self.head):
+        for module in (self.module, self.head, self.auxiliary):
             module.to(self.execution.device)
             if channels_innermost(self.execution):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -91,6 +96,8 @@ class Task:
                 parameters = module.named_parameters(prefix=stage)
                 found |= {name: p for name, p in parameters if name in learning}
                 found.update(module.named_buffers(prefix=stage))
+        for named in (self.auxiliary.named_parameters, self.auxiliary.named_buffers):
+            found.update(named(prefix=AUXILIARY))
         return found
 
     @contextmanager

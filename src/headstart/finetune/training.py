@@ -1,23 +1,17 @@
-"""The loop: one Lightning trainer a phase, its state ours.
+"""One phase as Lightning sees it, its state ours.
 
 Lightning moves the batches' gradients, accumulation, clipping and precision. What must survive a
 kill is kept here and not in its callbacks: which parameters learn, the best weights, patience,
 averages and rates. Everything random of a step hangs on (seed, fold, phase, epoch, step), so the
-state of no generator has to be stored. A phase goes on from the last weights of the one before,
-not from its best, so that a fit of given lengths repeats it. Loading this module loads Lightning.
+state of no generator has to be stored. Loading this module loads Lightning.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import signal
-import threading
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import lightning.pytorch as lightning
@@ -34,20 +28,29 @@ from headstart.finetune.activations import (
     in_16_bits,
 )
 from headstart.finetune.augmentation import draw_seed
-from headstart.finetune.averaging import Tensors, restore, snapshot
-from headstart.finetune.history import START, EpochRecord
+from headstart.finetune.averaging import Tensors, snapshot
+from headstart.finetune.freezing import sees_same_pictures, set_learning, set_modes
+from headstart.finetune.history import EpochRecord
 from headstart.finetune.images import PLAIN, epoch_batches
 from headstart.finetune.objectives import image_losses, mix, soft_targets
+from headstart.finetune.profiling import (
+    BACKWARD,
+    CACHE_FILL,
+    CACHE_READ,
+    CHECKPOINT,
+    FORWARD,
+    FROZEN,
+    INNER,
+    OPTIMIZER,
+)
 from headstart.finetune.schedules import (
-    Plateau,
     build_optimizer,
     parameter_groups,
     rate_factor,
     set_rates,
 )
-from headstart.finetune.settings import TrainSettings
 from headstart.finetune.state import FitState, Task
-from headstart.finetune.strategies import Phase, is_norm
+from headstart.finetune.strategies import Phase
 from headstart.metrics import METRICS, score
 from headstart.progress import Advance
 from headstart.records import Integers
@@ -75,7 +78,8 @@ class PhaseModule(lightning.LightningModule):
         super().__init__()
         self.task, self.state, self.keep, self.advance = task, state, keep, advance
         self.phase: Phase = task.plan.phases[state.phase]
-        self.held = nn.ModuleList([task.module, task.head])
+        self.held = nn.ModuleList([task.module, task.head, task.auxiliary])
+        self.span = task.stopwatch.span
         set_learning(task, self.phase)
         frozen = self.phase.frozen_stages
         if task.settings.spatial_dropout:  # acts between the last stage and those before it
@@ -106,19 +110,20 @@ class PhaseModule(lightning.LightningModule):
         if not self.rounds or settings.cache == "off":
             return None
         views = settings.views if self.task.frames.augmenter else 0
-        return fill_cache(
-            self.task.frames,
-            self.frozen_part,
-            cache_keys(data.train_rows, data.inner_rows, views),
-            dtype=self.sixteen,
-            most_bytes=settings.cache_bytes,
-            progress=self.task.progress,
-        )
+        with self.span(CACHE_FILL):
+            return fill_cache(
+                self.task.frames,
+                self.frozen_part,
+                cache_keys(data.train_rows, data.inner_rows, views),
+                dtype=self.sixteen,
+                most_bytes=settings.cache_bytes,
+                progress=self.task.progress,
+            )
 
     @torch.no_grad()
     def frozen_part(self, x: Tensor) -> Tensor:
         """The frozen stages, in eval mode."""
-        with self.task.autocast():
+        with self.span(FROZEN), self.task.autocast():
             for stage in self.prefix:
                 x = stage.eval()(x)
         return x
@@ -137,7 +142,8 @@ class PhaseModule(lightning.LightningModule):
         """What the learning part gets for these rows."""
         device = self.task.execution.device
         if self.cache is not None:
-            return self.cache.read(rows, view).to(device)
+            with self.span(CACHE_READ):
+                return self.cache.read(rows, view).to(device)
         x = self.task.frames(rows, view)
         if self.rounds:
             x = in_16_bits(self.frozen_part(x), self.sixteen)
@@ -165,7 +171,8 @@ class PhaseModule(lightning.LightningModule):
             for name, parameter in module.named_parameters(prefix=stage)
             if name in self.phase.rates
         ]
-        learning += [(p, self.phase.head_rate) for p in self.task.head.parameters()]
+        heads = [*self.task.head.parameters(), *self.task.auxiliary.parameters()]
+        learning += [(p, self.phase.head_rate) for p in heads]
         settings = self.task.settings
         optimizer = build_optimizer(parameter_groups(learning, settings), settings)
         if self.state.optimizer is not None:
@@ -226,9 +233,14 @@ class PhaseModule(lightning.LightningModule):
         if self.prefix and not self.rounds:
             x = self.frozen_part(x)
         torch.manual_seed(draw_seed(STEP_KEY, *key))  # of dropout
-        logits = self.run(x).float()
-        self.hit_sum += int((logits.detach().argmax(1) == targets.argmax(1)).sum())
-        return image_losses(logits, targets, task.class_weights, settings.focal_gamma)
+
+        def loss(logits: Tensor) -> Tensor:
+            return image_losses(logits, targets, task.class_weights, settings.focal_gamma)
+
+        with self.span(FORWARD):
+            logits = self.run(x).float()
+            self.hit_sum += int((logits.detach().argmax(1) == targets.argmax(1)).sum())
+            return loss(logits) + task.auxiliary.added_loss(loss)
 
     def train_views(self, rows: Integers) -> int | Integers:
         """Which view of these pictures this epoch learns from.
@@ -247,11 +259,17 @@ class PhaseModule(lightning.LightningModule):
         return found % views if views else found
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """A step, and one of the moving average."""
-        super().optimizer_step(*args, **kwargs)
-        settings = self.task.settings
-        if settings.average == "ema":
-            self.state.average.update_exponential(self.task.changing(), settings.ema_decay)
+        """A step, and one of the moving average; Lightning computes the gradients inside it."""
+        with self.span(OPTIMIZER):
+            super().optimizer_step(*args, **kwargs)
+            settings = self.task.settings
+            if settings.average == "ema":
+                self.state.average.update_exponential(self.task.changing(), settings.ema_decay)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """The gradients of a batch."""
+        with self.span(BACKWARD):
+            super().backward(loss, *args, **kwargs)
 
     def on_train_epoch_end(self) -> None:
         """Score the inner part, choose, write a checkpoint, end the phase where it is time."""
@@ -274,7 +292,8 @@ class PhaseModule(lightning.LightningModule):
         state.history.append(record)
         self.choose(record)
         state.optimizer = optimizer.state_dict()
-        self.keep(state, snapshot(task.changing()))
+        with self.span(CHECKPOINT):
+            self.keep(state, snapshot(task.changing()))
         if self.is_over():
             self.trainer.should_stop = True
 
@@ -321,7 +340,7 @@ class PhaseModule(lightning.LightningModule):
         data = self.task.data
         if not len(data.inner_rows):
             return {}
-        with self.state.average.in_place(self.task.changing()):
+        with self.span(INNER), self.state.average.in_place(self.task.changing()):
             logits = self.inner_logits()
         finite(float(logits.abs().max()), self.phase)
         probabilities = torch.softmax(logits.double(), dim=1).numpy()
@@ -330,7 +349,7 @@ class PhaseModule(lightning.LightningModule):
     @torch.no_grad()
     def inner_logits(self) -> Tensor:
         """(N_inner, C) float32 on the CPU."""
-        for module in (*self.task.stages.values(), self.task.head):
+        for module in (*self.task.stages.values(), self.task.head, self.task.auxiliary):
             module.eval()
         rows = self.task.data.inner_rows
         found = []
@@ -341,6 +360,12 @@ class PhaseModule(lightning.LightningModule):
                     x = self.frozen_part(x)
                 found.append(self.learning_part(x).float().cpu())
         return torch.cat(found)
+
+
+def keep_best(task: Task, state: FitState) -> None:
+    """Remember the weights as they are, or their average where there is one."""
+    with state.average.in_place(task.changing()):
+        state.best = snapshot(task.changing())
 
 
 def finite(value: float, phase: Phase) -> float:
@@ -355,141 +380,3 @@ def finite(value: float, phase: Phase) -> float:
             f"Lower the learning rate (the classifier's is {phase.head_rate:.2g}) or clip."
         )
     return value
-
-
-def sees_same_pictures(task: Task) -> bool:
-    """Whether epochs repeat their pictures, so that what frozen stages give can be kept."""
-    repeats = not task.frames.augmenter or task.settings.views > 0
-    return repeats and not task.settings.mixes_images
-
-
-def set_learning(task: Task, phase: Phase) -> None:
-    """Gradients for what the phase names and for the head, for nothing else."""
-    for stage, module in task.stages.items():
-        for name, parameter in module.named_parameters(prefix=stage):
-            parameter.requires_grad_(name in phase.rates)
-    task.head.requires_grad_(True)
-
-
-def set_modes(task: Task, phase: Phase) -> None:
-    """Training mode for the stages after the freeze point, eval for frozen normalisation.
-
-    A normalisation layer whose scale and shift do not learn keeps its statistics to the bit.
-    """
-    task.head.train()
-    for stage, module in task.stages.items():
-        module.train(stage not in phase.frozen_stages)
-        for part in module.modules():
-            if is_norm(part) and is_still(part, task.settings):
-                part.eval()
-
-
-def is_still(norm: nn.Module, settings: TrainSettings) -> bool:
-    """Whether a normalisation layer does not learn."""
-    own = list(norm.parameters())
-    return not any(p.requires_grad for p in own) if own else settings.freeze_norms
-
-
-def run_phases(task: Task, state: FitState, keep: Keep) -> None:
-    """Everything that is left to do, from `state` on; afterwards the best weights are in place."""
-    epochs = sum(task.stop_after(i) for i in range(len(task.plan.phases))) - sum(state.epochs)
-    title = f"Fine-tuning, fold {task.fold}" if task.fold else "Fine-tuning"
-    devices = list(range(torch.cuda.device_count())) if task.execution.device == "cuda" else []
-    with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
-        task.progress.phase(title, epochs * len(task.data.train_rows)) as advance,
-        quiet_lightning(),
-    ):
-        while state.phase < len(task.plan.phases):
-            module = PhaseModule(task, state, keep, advance)
-            if not state.history and len(task.data.inner_rows):
-                score_start(module)
-            if not module.is_over():
-                run_phase(module)
-            next_phase(state)
-    if not len(task.data.inner_rows):
-        keep_best(task, state)
-    restore(task.changing(), state.best)
-    state.finished = True
-    state.optimizer = None
-    keep(state, {})
-
-
-def keep_best(task: Task, state: FitState) -> None:
-    """Remember the weights as they are, or their average where there is one."""
-    with state.average.in_place(task.changing()):
-        state.best = snapshot(task.changing())
-
-
-def score_start(module: PhaseModule) -> None:
-    """The inner figures before any step: what fine-tuning has to beat."""
-    state = module.state
-    begun = time.perf_counter(), time.process_time()
-    record = EpochRecord(
-        epoch=0,
-        phase=START,
-        train_loss=None,
-        train_accuracy=None,
-        inner=module.evaluate_inner(),
-        seconds=time.perf_counter() - begun[0],
-        cpu_seconds=time.process_time() - begun[1],
-    )
-    state.history.append(record)
-    module.choose(record)
-
-
-def next_phase(state: FitState) -> None:
-    """Turn to the phase after this one."""
-    state.phase += 1
-    state.epochs.append(0)
-    state.bad_epochs, state.phase_best = 0, None
-    state.plateau, state.optimizer = Plateau(), None
-
-
-def run_phase(module: PhaseModule) -> None:
-    """Let Lightning run what is left of a phase.
-
-    Raises:
-        KeyboardInterrupt: where Lightning would have left the process.
-    """
-    settings, execution = module.task.settings, module.task.execution
-    handler = signal.getsignal(signal.SIGINT)
-    trainer = lightning.Trainer(
-        max_epochs=module.task.stop_after(module.state.phase) - module.epoch,
-        accelerator="gpu" if execution.device == "cuda" else execution.device,
-        devices=1,
-        precision="bf16-mixed" if execution.dtype == torch.bfloat16 else "32-true",
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.clip_norm or None,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    try:
-        trainer.fit(module)
-    except SystemExit as error:
-        raise KeyboardInterrupt from error
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-        for held in module.held:  # Lightning's end moves everything to the CPU
-            held.to(execution.device)
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Lightning's tips and warnings are about a loader and callbacks that are not used here."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r".*train_dataloader.*|.*LeafSpec.*")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

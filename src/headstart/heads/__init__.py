@@ -8,7 +8,12 @@ from headstart.heads.baselines import (
     nearest_class_mean,
     score_baselines,
 )
-from headstart.heads.class_weights import CLASS_WEIGHTS, apply_class_weights, balanced_weights
+from headstart.heads.class_weights import (
+    CLASS_WEIGHTS,
+    apply_class_weights,
+    balanced_weights,
+    balancing_factors,
+)
 from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
 from headstart.heads.logistic import (
     LogisticFit,
@@ -49,6 +54,7 @@ __all__ = [
     "RotatedFeatures",
     "apply_class_weights",
     "balanced_weights",
+    "balancing_factors",
     "cosine_class_mean",
     "fit_logistic",
     "fit_mlp_final",

@@ -42,10 +42,22 @@ def balanced_weights(labels: Tensor, num_classes: int, weights: Tensor) -> Tenso
     totals = exact @ members  # (K, C)
     if bool((totals.sum(1) <= 0).any()):
         raise DataError("`weights` must be positive somewhere in every problem. Correct them.")
+    made = exact * balancing_factors(totals)[:, known]
+    return made.to(weights.dtype if weights.is_floating_point() else torch.float32)
+
+
+def balancing_factors(totals: Tensor) -> Tensor:
+    """What to multiply each class by, so that all classes that are there have one total.
+
+    Args:
+        totals: (K, C) >= 0, positive somewhere in every row.
+
+    Returns:
+        (K, C): n / (C n_c) of each problem's own classes; 0 for those that are not there.
+    """
     present = (totals > 0).sum(1, keepdim=True)
     factors = totals.sum(1, keepdim=True) / (present * totals)
-    made = exact * factors.masked_fill(totals == 0, 0.0)[:, known]
-    return made.to(weights.dtype if weights.is_floating_point() else torch.float32)
+    return factors.masked_fill(totals == 0, 0.0)
 
 
 def apply_class_weights(kind: str, labels: Tensor, weights: Tensor, num_classes: int) -> Tensor:

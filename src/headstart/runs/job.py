@@ -11,9 +11,15 @@ next begins, so a killed run goes on where it stopped and ends with the same fig
 from __future__ import annotations
 
 import shutil
+<<<<<<< HEAD
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+=======
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+>>>>>>> six
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +27,18 @@ import numpy as np
 
 from headstart.audit import Audit, write_images
 from headstart.backbones import Network
+from headstart.backbones.layers import layers_table, totals
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
 from headstart.bundle.format import read_bundle
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.features import extract_features
+<<<<<<< HEAD
 from headstart.files import LOCK_NAME, locked, make_folder
+=======
+from headstart.files import LOCK_NAME, digest_bytes, locked, make_folder, write_text
+>>>>>>> six
 from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
@@ -52,7 +63,12 @@ from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.mlp import MlpFitting
+<<<<<<< HEAD
 from headstart.runs.parts import group_codes, read_table, split_table, units_of
+=======
+from headstart.runs.parts import group_codes, read_table, split_table
+from headstart.runs.profile import write_profile
+>>>>>>> six
 from headstart.runs.record import (
     RUN_FILE,
     RunFile,
@@ -111,25 +127,49 @@ def run_job(
     progress = progress or Progress()
     folder = Path(settings.out)
     table = read_table(settings, progress)
+    with owned_run(settings, table, resume=resume) as (run_file, begun):
+        if begun and is_finished(run_file):
+            progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
+            metrics = outputs.read_metrics(folder)
+            return RunResult(out=folder, record=run_file.record, metrics=metrics)
+        return Job(settings, folder, table, run_file, progress).run()
+
+
+@contextmanager
+def owned_run(
+    settings: RunSettings, table: ImageTable, *, resume: bool
+) -> Iterator[tuple[RunFile, bool]]:
+    """The run's folder and record as nobody else's while the block runs.
+
+    Args:
+        settings: what the user decided.
+        table: the images.
+        resume: a run may be there already.
+
+    Yields:
+        The record, and whether it was there before; what a refused new run wrote is taken away.
+
+    Raises:
+        UsageError: the folder is another's, or of other settings or data.
+    """
+    folder = Path(settings.out)
     check_folder(folder, resume=resume)
     existed = folder.exists()
     make_folder(folder)
     with locked(folder):  # only its owner looks what is in it, writes and removes
         check_folder(folder, resume=resume)
-        if (folder / RUN_FILE).exists():
-            run_file = RunFile.reopen(folder, settings)
-            run_file.check_table(table_digest(table))
-            if is_finished(run_file):
-                progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
-                metrics = outputs.read_metrics(folder)
-                return RunResult(out=folder, record=run_file.record, metrics=metrics)
-            return Job(settings, folder, table, run_file, progress).run()
+        begun = (folder / RUN_FILE).exists()
         try:
-            run_file = RunFile.begin(folder, settings)
-            run_file.update(table_digest=table_digest(table))
-            return Job(settings, folder, table, run_file, progress).run()
+            run_file = (
+                RunFile.reopen(folder, settings) if begun else RunFile.begin(folder, settings)
+            )
+            run_file.check_table(table_digest(table))
+            if not begun:
+                run_file.update(table_digest=table_digest(table))
+            yield run_file, begun
         except UsageError:
-            remove_begun(folder, existed=existed)
+            if not begun:
+                remove_begun(folder, existed=existed)
             raise
 
 
@@ -155,7 +195,8 @@ def check_folder(folder: Path, *, resume: bool) -> None:
 
 def remove_begun(folder: Path, *, existed: bool) -> None:
     """Take away what a refused run wrote, and nothing else; the folder where the run made it."""
-    for name in (outputs.IMAGES, outputs.SPLITS, *AUDIT_FILES, RUN_FILE, LOCK_NAME):
+    ours = (outputs.IMAGES, outputs.SPLITS, outputs.SUMMARY, outputs.TRAINS)
+    for name in (*ours, *AUDIT_FILES, RUN_FILE, LOCK_NAME):
         (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     if not existed:
@@ -324,6 +365,8 @@ class Job:
     def choose_fitting(self) -> Fitting:
         """The head on frozen features, or fine-tuning."""
         if self.settings.strategy == "probe":
+            frozen = f"{layers_table(self.network)}\n\n{totals(self.network, 0)}\n"
+            write_text(self.folder / outputs.SUMMARY, frozen)
             return HEAD_FITTINGS[self.settings.head](self.task)
         from headstart.runs.tuned import TunedFitting
 
@@ -506,9 +549,18 @@ class Job:
         outputs.write_tensorboard(self.folder, folds.scalars, metrics)
         outputs.write_metrics(self.folder, metrics)
         self.run_file.update(
-            status=FINISHED, finished=now(), times={**self.clock.seconds, **peak_memory()}
+            status=FINISHED,
+            finished=now(),
+            times={**self.clock.seconds, **peak_memory()},
+            cpu_times=self.clock.cpu_seconds,
         )
+        self.tell_profile()
         return RunResult(out=self.folder, record=self.run_file.record, metrics=metrics)
+
+    def tell_profile(self) -> None:
+        """Where the seconds went, if that was asked for."""
+        if self.settings.profile:
+            write_profile(self.folder, self.clock, self.progress)
 
 
 def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None = None) -> Split:

@@ -25,6 +25,8 @@ OUT_OF_FOLD = "out_of_fold_predictions.csv"
 REPORT = "classification_report.txt"
 CONFUSION = "confusion_matrix.png"
 CURVES = "curves.png"
+SUMMARY = "summary.txt"
+TRAINS = "trains.png"
 LEARNING_CURVE = "learning_curve.png"
 TENSORBOARD = "tensorboard"
 

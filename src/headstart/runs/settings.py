@@ -22,7 +22,7 @@ from headstart.runs.split_settings import check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
-NOT_COMPARED = ("out", "strict")
+NOT_COMPARED = ("out", "strict", "profile")
 # Settings that may be paths, and the names that win over a path of the same spelling.
 NAMES = {
     "data": DATASETS.names(), "test_data": [], "splits": [], "weights": list(WEIGHT_CHOICES),
@@ -64,6 +64,7 @@ class RunSettings:
         schedule: of its learning rate.
         patience: epochs without improvement before a phase ends; 0 never ends it.
         monitor: the metric of the inner part that chooses the epoch.
+        compile: compile the part of the network that learns.
         train: further settings of fine-tuning, as in 'momentum=0.8,clip_norm=1'.
         class_weights: 'none' or 'balanced', every class of the same weight in training.
         folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
@@ -98,6 +99,7 @@ class RunSettings:
         ood_data: pictures of other things, to judge on whether they are told to be unknown.
         seed: every random choice hangs on it.
         out: folder of the run.
+        profile: write down where the seconds went.
         strict: stop at the first list of unreadable files instead of leaving them out.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         precision: 'auto', 'bfloat16' or 'float32'.
@@ -122,6 +124,7 @@ class RunSettings:
     schedule: str | None = None
     patience: int | None = None
     monitor: str | None = None
+    compile: bool | None = None
     train: str | None = None
     class_weights: str = "none"
     folds: str = "5"
@@ -146,6 +149,7 @@ class RunSettings:
     subgroups: str | None = None
     ood_data: str | None = None
     seed: int = 0
+    profile: bool = False
     strict: bool = False
     device: str = "auto"
     precision: str = "auto"

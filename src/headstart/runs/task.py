@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,24 +23,28 @@ from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.settings import RunSettings
 
 if TYPE_CHECKING:
+    from headstart.finetune.profiling import Span
     from headstart.runs.logistic import LogisticFitting
 
 
 @dataclass
 class Clock:
-    """Wall seconds of each phase."""
+    """Wall seconds of each phase, seconds of all threads, and the parts of a training's steps."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu_seconds: dict[str, float] = field(default_factory=dict)
+    parts: Mapping[str, Span] = field(default_factory=dict)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Time a block."""
-        begun = time.perf_counter()
+        begun = time.perf_counter(), time.process_time()
         try:
             yield
         finally:
-            elapsed = time.perf_counter() - begun
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + elapsed, 3)
+            wall, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + wall, 3)
+            self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0.0) + cpu, 3)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

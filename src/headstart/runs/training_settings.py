@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 SHARED = ("strategy", "lr", "batch_size", "class_weights", "seed")
 # Those that are options of fine-tuning alone.
 ONLY_TRAINING = ("trainable", "augment", "optimizer", "schedule", "patience", "monitor", "train",
-                 "head_blocks", "pool")  # fmt: skip
+                 "head_blocks", "pool", "compile")  # fmt: skip
 # Decided elsewhere: by the run, or by its other options.
-NOT_BY_TRAIN = (*SHARED, *ONLY_TRAINING, "epochs", "hidden", "dropout", "augmentation",
+NOT_BY_TRAIN = (*SHARED, *ONLY_TRAINING, "epochs", "hidden", "dropout", "augmentation", "profile",
                 "stop_after")  # fmt: skip
 
 
@@ -38,9 +38,18 @@ def train_settings(settings: RunSettings) -> TrainSettings:
     HeadBlocks.parse(settings.head_blocks, settings.pool)  # refuses unknown words
     chosen: dict[str, Any] = {
         name: getattr(settings, name)
-        for name in (*SHARED, "trainable", "optimizer", "schedule", "patience", "monitor")
+        for name in (
+            *SHARED,
+            "trainable",
+            "optimizer",
+            "schedule",
+            "patience",
+            "monitor",
+            "compile",
+        )
     }
     chosen["augmentation"] = settings.augment
+    chosen["profile"] = settings.profile
     chosen["epochs"] = numbers(settings.epochs, int, "epochs")
     chosen["hidden"] = numbers(settings.hidden, int, "hidden")
     chosen["dropout"] = numbers(settings.dropout, float, "dropout")

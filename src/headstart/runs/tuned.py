@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
+from headstart.files import write_text
 from headstart.finetune import (
     STRATEGIES,
     PreparedImages,
@@ -31,13 +32,17 @@ from headstart.finetune import (
     predict_logits,
     prepare_images,
     refit,
+    summary,
 )
+from headstart.finetune.pictures import plan_figure
+from headstart.finetune.profiling import added
 from headstart.heads import Layers, fit_scaled_logistic
 from headstart.inference import FeatureExtractor
 from headstart.plots import epochs_figure
 from headstart.records import Integers
 from headstart.runs.checkpoints import FOLDER
 from headstart.runs.logistic import LogisticFitting
+from headstart.runs.outputs import SUMMARY, TRAINS, write_figure
 from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
 from headstart.runs.training_settings import train_settings
 
@@ -57,7 +62,8 @@ class TunedFitting:
         self._images: PreparedImages | None = None
         for line in self.plan.describe().splitlines():
             task.progress.note(f"Trains     {line}")
-        names = [task.table.name, *task.table.class_names]
+        formats = {f"{facts.format} files" for facts in task.features.facts}
+        names = [task.table.name, *task.table.class_names, *sorted(formats)]
         mirrored = flip_note(self.settings.augmentation, names)
         if mirrored:
             task.progress.note(f"Augment    {mirrored}")
@@ -79,6 +85,8 @@ class TunedFitting:
     def fit_folds(self) -> FoldsOutcome:
         """A fresh copy of the network a fold."""
         task, split = self.task, self.task.split
+        write_text(task.folder / SUMMARY, summary(self.network, self.plan))
+        write_figure(task.folder / TRAINS, plan_figure(self.plan, self.network.spec.name))
         starts = self._fold_starts()
         parts = []
         for k in range(split.num_folds):
@@ -96,6 +104,7 @@ class TunedFitting:
                 )
             parts.append(self._predict(tuned, split.train[~learnt]))
             self.folds.append(without_weights(tuned))
+            task.clock.parts = added([task.clock.parts, tuned.profile])
             task.progress.note(f"Fold {k + 1}     {tuned.verdict}")
         return FoldsOutcome(
             logits=out_of_fold(task.num_classes, split.fold, parts),
@@ -178,6 +187,7 @@ class TunedFitting:
                 checkpoint_dir=task.folder / FOLDER,
                 progress=task.progress,
             )
+        task.clock.parts = added([task.clock.parts, tuned.profile])
         head = FittedHead(
             kind="tuned",
             layers=tuned.head,

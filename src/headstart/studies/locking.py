@@ -17,17 +17,17 @@ import numpy as np
 from headstart.backbones import Network
 from headstart.bundle import load_classifier
 from headstart.bundle.classifier import MODEL_FOLDER
-from headstart.errors import ResumeError, UsageError
-from headstart.files import locked, make_folder, read_json, write_json
+from headstart.errors import ResumeError
+from headstart.files import read_json, write_json
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
-from headstart.runs.job import FINISHED, HEAD_FITTINGS, Job, check_folder, remove_begun
+from headstart.runs.job import FINISHED, HEAD_FITTINGS, Job, owned_run
 from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
 from headstart.runs.parts import group_codes, read_table, units_of
-from headstart.runs.record import RUN_FILE, RunFile, table_digest
+from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import PROBE, RunSettings
 from headstart.runs.split_settings import TEST_FRACTION, Ratio, parse_ratio
 from headstart.runs.task import FittedModel, Fitting, FoldsOutcome
@@ -75,6 +75,7 @@ class LockingJob(Job):
         self.interrupted, self.memory_known = interrupted, memory_known
         self.opens = self.run_file.record["status"] == LOCKED
         self.times = dict(self.run_file.record["times"])
+        self.cpu_times = dict(self.run_file.record.get("cpu_times", {}))
 
     def read(self) -> tuple[ImageTable, Features]:
         """One pass over all images, and how many of them were computed."""
@@ -107,7 +108,10 @@ class LockingJob(Job):
         super().lock(model, metrics)
         write_answers(self.folder, self.answers())
         write_json(self.folder / MEASURED, self.measure(model, metrics))
-        self.run_file.update(status=LOCKED, times=dict(self.clock.seconds))
+        self.run_file.update(
+            status=LOCKED, times=dict(self.clock.seconds), cpu_times=dict(self.clock.cpu_seconds)
+        )
+        super().tell_profile()
 
     def test(self, fitting: Fitting, model: FittedModel) -> dict[str, Any]:
         """Open the test part, once, unless the model was locked only now.
@@ -119,7 +123,12 @@ class LockingJob(Job):
             raise TestPartClosedError
         found = super().test(fitting, model)
         self.clock.seconds = {**self.times, "test": self.clock.seconds["test"]}
+        cpu_seconds = {**self.cpu_times, "test": self.clock.cpu_seconds["test"]}
+        self.clock.cpu_seconds = cpu_seconds
         return found
+
+    def tell_profile(self) -> None:
+        """Nothing: a run that is opened told it when it was locked."""
 
     def answers(self) -> Answers:
         """The run's own out-of-fold answers, and a probe's with other folds."""
@@ -257,14 +266,7 @@ def go_on(
     """Begin a candidate's run, or go on with it, until its lock or from there to its end."""
     settings, folder = candidate.settings, Path(candidate.settings.out)
     table = read_table(settings, progress)
-    check_folder(folder, resume=True)
-    existed = folder.exists()
-    make_folder(folder)
-    with locked(folder):
-        begun = (folder / RUN_FILE).exists()
-        run_file = RunFile.reopen(folder, settings) if begun else RunFile.begin(folder, settings)
-        run_file.check_table(table_digest(table))
-        run_file.update(table_digest=table_digest(table))
+    with owned_run(settings, table, resume=True) as (run_file, begun):
         closed = run_file.record["status"] == LOCKED
         if begun and not closed:
             forget_quick_folds(settings, folder)
@@ -280,10 +282,6 @@ def go_on(
                 memory_known=reset,
             )
             job.run()
-        except UsageError:
-            if not begun:
-                remove_begun(folder, existed=existed)
-            raise
         except TestPartClosedError:
             progress.note(f"Locked     {candidate.name}; its test part is closed")
 
