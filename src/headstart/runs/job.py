@@ -42,6 +42,7 @@ from headstart.runs.confidence import (
     fit_confidence,
     judge_confidence,
 )
+from headstart.runs.contents import check_contents
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
@@ -111,6 +112,7 @@ def run_job(
             run_file = RunFile.reopen(folder, settings)
             run_file.check_table(table_digest(table))
             if is_finished(run_file):
+                check_contents(folder, table, progress)
                 progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
                 metrics = outputs.read_metrics(folder)
                 return RunResult(out=folder, record=run_file.record, metrics=metrics)
