@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from dataclasses import dataclass, replace
@@ -12,8 +13,10 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from headstart.audit import AuditSettings, audit_table, audit_text, write_audit
+from headstart.audit.file_checks import check_files
+from headstart.audit.fingerprints import RECORD
 from headstart.data import load_table
-from headstart.records import ImageTable
+from headstart.records import ImageFacts, ImageTable
 
 NUM_PICTURES = 48
 
@@ -273,7 +276,7 @@ def test_files_that_are_not_what_they_seem(tmp_path):
     audit = audit_of(planted, tmp_path)
     unreadable = found(audit, "unreadable")
     assert set(unreadable.paths) == {"a/empty.png", "a/text.jpg", "b/cut.png"}
-    assert "1 empty file" in unreadable.message
+    assert "empty file: 1" in unreadable.message
     assert found(audit, "wrong-extension").paths == ("a/named.jpg",)
     assert found(audit, "animated").paths == ("b/moving.gif",)
     assert found(audit, "turned").paths == ("a/lying.jpg",)
@@ -392,3 +395,29 @@ def test_digits_are_not_merged():
     audit = audit_table(table.take(np.arange(0, len(table), 4)))
     assert len(set(audit.linked)) > 0.99 * len(audit.table)
     assert audit.errors == ()
+
+
+def test_a_scan_without_a_window_is_named():
+    facts = [
+        ImageFacts(path="a/1.dcm", format="DICOM", width=64, height=64, treatment=treatment)
+        for treatment in ("no window, 12 bits to 8", "window 400 at 40")
+    ]
+    table = ImageTable(
+        name="scans", paths=("a/1.dcm", "a/2.dcm"), labels=np.zeros(2, dtype=np.int64),
+        class_names=("a",), splits=("", ""), blobs=(b"", b""),
+    )  # fmt: skip
+    found = {f.code: f for f in check_files(table, facts, np.zeros(2, dtype=RECORD))}
+    assert found["dicom-window"].count == 1
+    assert "set a window" in found["dicom-window"].message
+
+
+def test_every_image_stands_in_images_csv_and_words_are_explained(tmp_path):
+    planted = [*sound(12), Planted(path="a/empty.png", data=b"", label=0)]
+    audit = audit_of(planted, tmp_path)
+    write_audit(tmp_path / "out", audit)
+    with (tmp_path / "out" / "images.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == {entry.path for entry in planted}
+    assert [path for path, row in rows.items() if row["problem"]] == ["a/empty.png"]
+    text = (tmp_path / "out" / "audit.txt").read_text()
+    assert "perceptual hash: 64 yes-or-no answers" in text

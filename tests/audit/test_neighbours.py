@@ -116,6 +116,33 @@ def test_the_index_finds_what_the_exact_search_finds():
     expected = set(zip(exact.both.first, exact.both.second, strict=True))
     assert found <= expected
     assert len(found) >= 0.9 * len(expected)
+    assert approximate.recall_of.startswith("the nearest neighbours of 500 pictures")
+
+
+def test_recall_is_measured_on_near_pairs_where_there_are_enough():
+    pytest.importorskip("faiss")
+    some = pictures(400, copies=300)
+    found = find_neighbours(some, AuditSettings(exact_limit=100), 0, ignore)
+    assert found.recall is not None
+    assert found.recall >= 0.9
+    assert found.recall_of.endswith(" near pairs")
+
+
+def test_the_index_reports_what_the_hash_alone_calls_near():
+    pytest.importorskip("faiss")
+    some = pictures(1200, copies=0)
+    hashes = some.hashes.copy()
+    exact = calibrate(some, AuditSettings(), np.random.default_rng(0))
+    likeness = some.units @ some.units.T
+    np.fill_diagonal(likeness, -1)
+    first, second = np.unravel_index(likeness.argmax(), likeness.shape)
+    assert exact.distance < 1 - likeness.max() < exact.usual_distance
+    hashes[second] = hashes[first]  # an equal hash, an embedding that is not near
+    changed = Pictures(units=some.units, hashes=hashes, mirrored=some.mirrored)
+    pair = (min(first, second), max(first, second))
+    for settings in (AuditSettings(), AuditSettings(exact_limit=100)):
+        by_hash = find_neighbours(changed, settings, 0, ignore).by_hash
+        assert pair in set(zip(by_hash.first, by_hash.second, strict=True))
 
 
 def test_stars_do_not_chain():

@@ -9,6 +9,7 @@ import pytest
 from test_job import rows
 from test_job import settings as plain_settings
 
+from headstart.audit import audit_table
 from headstart.errors import DataError
 from headstart.progress import Progress
 from headstart.runs import run_job
@@ -86,3 +87,23 @@ def test_no_audit_where_none_is_wanted(colour_folder, tmp_path):
     result = run_job(settings(colour_folder, tmp_path / "run", audit="none"))
     assert not (result.out / "audit.json").exists()
     assert "audit" not in result.record
+
+
+def test_candidates_with_the_same_images_share_one_audit(colour_folder, tmp_path, monkeypatch):
+    asked = []
+
+    def counted(table, *args, **options):
+        asked.append(len(table))
+        return audit_table(table, *args, **options)
+
+    monkeypatch.setattr("headstart.runs.auditing.audit_table", counted)
+    first = run_job(settings(colour_folder, tmp_path / "1"))
+    second = run_job(settings(colour_folder, tmp_path / "2", head="mlp", epochs="1"))
+    assert asked == [36]
+    for name in ("audit.json", "audit.txt"):
+        assert (first.out / name).read_bytes() == (second.out / name).read_bytes()
+    assert first.record["splits"]["digest"] == second.record["splits"]["digest"]
+    shutil.copy(colour_folder / "red/00.png", colour_folder / "red/11.png")  # other contents
+    third = run_job(settings(colour_folder, tmp_path / "3"))
+    assert asked == [36, 36]
+    assert "duplicates-exact" in (third.out / "audit.txt").read_text()

@@ -393,3 +393,23 @@ def test_damaged_figures_are_written_again(finished, colour_folder, text):
     (finished.out / "metrics.json").write_text(text)
     run_job(settings(colour_folder, finished.out), resume=True)
     assert figures(finished.out) == before
+
+
+def test_a_finished_run_names_images_that_hold_something_else_now(colour_folder, tmp_path):
+    asked = settings(colour_folder, tmp_path / "run")
+    run_job(asked)
+    run_job(asked, resume=True)
+    before = figures(tmp_path / "run")
+    pictures = sorted(colour_folder.glob("*/*"))
+    kept = [picture.read_bytes() for picture in pictures[:2]]
+    pictures[0].write_bytes(kept[1])
+    name = pictures[0].relative_to(colour_folder).as_posix()
+    with pytest.raises(ResumeError, match=rf"1 of its \d+ images hold something else .*'{name}'"):
+        run_job(asked, resume=True)
+    pictures[0].write_bytes(kept[0])
+    pictures[1].write_bytes(kept[1] + b"one more byte")
+    with pytest.raises(ResumeError, match="hold something else now"):
+        run_job(asked, resume=True)
+    pictures[1].write_bytes(kept[1])
+    run_job(asked, resume=True)
+    assert figures(tmp_path / "run") == before

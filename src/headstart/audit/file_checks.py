@@ -14,11 +14,12 @@ from headstart.audit.fingerprints import Record
 from headstart.records import ImageFacts, ImageTable
 
 SMALL_PX = 32
-MOST_KINDS = 20
+MOST_KINDS, MOST_PROBLEMS = 20, 10
 _MISNAMED = re.compile(r"^\S+ named \.\S+$")
 _TURNED = "rotated by EXIF"
 _FRAMES = re.compile(r"first of [0-9,]+ frames")
 _SIXTEEN = re.compile(r"16-bit|^I(;16\w*)? to RGB")
+_NO_WINDOW = "no window"
 _TRANSPARENT = "transparency on white"
 _CROPPED = "cropped to "
 
@@ -78,7 +79,7 @@ def _check_problems(facts: Sequence[ImageFacts]) -> Iterable[Finding]:
     if not bad:
         return
     kinds = Counter(problem_kind(record.problem) for record in bad)
-    told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+    told = ", ".join(f"{kind}: {count:,}" for kind, count in kinds.most_common(MOST_PROBLEMS))
     yield Finding(
         code="unreadable",
         severity="warning",
@@ -113,6 +114,14 @@ def _check_treatments(facts: Sequence[ImageFacts]) -> Iterable[Finding]:
         (
             *("transparent", lambda c: _TRANSPARENT in c, "picture was", "pictures were"),
             *("transparent and laid on white", "Check that white is what you want behind them."),
+        ),
+        (
+            *("dicom-window", lambda c: c.startswith(_NO_WINDOW), "scan has", "scans have"),
+            *(
+                "no window of grey values in the header",
+                "The whole range was scaled to 8 bits and "
+                "may look flat; set a window if you know one.",
+            ),
         ),
     )
     for code, matches, one, several, what, advice in told:

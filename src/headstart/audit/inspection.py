@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -258,7 +259,8 @@ def _classes(table: ImageTable, linked: Integers, good: np.typing.NDArray[np.boo
 
 
 def _count(names: Sequence[str]) -> dict[str, int]:
-    return {name: list(names).count(name) for name in sorted(set(names) - {""})}
+    counts = Counter(names)
+    return {name: counts[name] for name in sorted(counts.keys() - {""})}
 
 
 def _group_counts(table: ImageTable, groups: Integers | None) -> dict[str, Any] | None:
@@ -301,6 +303,7 @@ def _duplicate_counts(found: Duplicates) -> dict[str, Any]:
             "suspects_by_hash": searched.by_hash.count,
             "search": searched.searched,
             "recall": searched.recall,
+            "recall_of": searched.recall_of,
             "thresholds": asdict(searched.thresholds),
         }
     return entry

@@ -39,7 +39,7 @@ DISTANCE_RANGE = (0.1, 0.35)
 BITS_RANGE = (2, 10)
 BLOCK, TILE, SAMPLE_BLOCK = 1024, 8192, 64
 NEARER, EQUAL = 0.75, 0.25
-INDEX_NEIGHBOURS, INDEX_PROBES, RECALL_QUERIES = 16, 32, 500
+INDEX_NEIGHBOURS, INDEX_PROBES, RECALL_QUERIES, LEAST_NEAR = 16, 32, 500, 20
 
 Singles = npt.NDArray[np.float32]
 Tested = tuple[Integers, Integers, Singles, Singles]
@@ -136,6 +136,7 @@ class Neighbours:
         by_embedding: the embedding alone.
         by_hash: the perceptual hash alone, see `Thresholds.hash_alone`.
         recall: share of near pairs that the approximate index finds, None after an exact search.
+        recall_of: what that share was measured on, in words.
         searched: how, in words.
     """
 
@@ -144,6 +145,7 @@ class Neighbours:
     by_embedding: Close
     by_hash: Close
     recall: float | None
+    recall_of: str
     searched: str
 
 
@@ -219,15 +221,15 @@ def find_neighbours(
     """
     generator = np.random.default_rng(seed)
     thresholds = calibrate(pictures, settings, generator)
-    recall, searched = None, "all pairs compared"
+    recall, recall_of, searched = None, "", "all pairs compared"
     if len(pictures.units) <= settings.exact_limit:
         tested = _all_pairs(pictures, thresholds, advance)
     elif (index := _build_index(pictures.units, seed)) is not None:
-        recall = _measure_recall(pictures, index, thresholds, generator)
+        recall, recall_of = _measure_recall(pictures, index, thresholds, generator)
         tested = _indexed_pairs(pictures, index, thresholds, advance)
         searched = (
             f"approximate index (inverted lists, {INDEX_PROBES} probed, {INDEX_NEIGHBOURS} "
-            "neighbours a picture); pairs that only the hash calls near are not searched"
+            "neighbours a picture by embedding, compared by hash too)"
         )
     else:
         tested = _all_pairs(pictures, thresholds, advance)
@@ -239,6 +241,7 @@ def find_neighbours(
         by_embedding=by_embedding,
         by_hash=by_hash,
         recall=recall,
+        recall_of=recall_of,
         searched=searched,
     )
 
@@ -288,40 +291,47 @@ def _indexed_pairs(  # type: ignore[no-untyped-def]
 ) -> Iterator[Tested]:
     """Near pairs that the index finds from either end, each once."""
     count = len(pictures.units)
-    found = [np.zeros((2, 0), dtype=np.int64)]
+    limit = max(thresholds.distance, thresholds.usual_distance)
+    found = [np.zeros(0, dtype=np.int64)]
     for start in range(0, count, BLOCK):
         rows = np.arange(start, min(start + BLOCK, count))
         likeness, others = index.search(pictures.units[rows], INDEX_NEIGHBOURS)
         # a little wider here: the index adds up in another order than the exact distance
-        row, place = np.nonzero((1 - likeness < thresholds.distance + 1e-4) & (others >= 0))
+        row, place = np.nonzero((1 - likeness < limit + 1e-4) & (others >= 0))
         first, second = rows[row], others[row, place]
-        pair = np.stack([np.minimum(first, second), np.maximum(first, second)])
-        found.append(pair[:, first != second])
+        pair = np.minimum(first, second) * count + np.maximum(first, second)
+        found.append(pair[first != second])
         advance(len(rows))
-    first, second = np.unique(np.concatenate(found, axis=1), axis=1)
-    for start in range(0, len(first), TILE):
-        i, j = first[start : start + TILE], second[start : start + TILE]
+    pairs = np.unique(np.concatenate(found))
+    for start in range(0, len(pairs), TILE):
+        i, j = np.divmod(pairs[start : start + TILE], count)
         distances = 1 - np.einsum("pd,pd->p", pictures.units[i], pictures.units[j])
-        near = distances < thresholds.distance
-        yield i[near], j[near], distances[near], pictures.bits(i, j)[near]
+        bits = pictures.bits(i, j)
+        near = (distances < thresholds.distance) | thresholds.hash_alone(distances, bits)
+        yield i[near], j[near], distances[near], bits[near]
 
 
 def _measure_recall(  # type: ignore[no-untyped-def]
     pictures: Pictures, index, thresholds: Thresholds, generator: np.random.Generator
-) -> float:
-    """Share of near pairs of a sample that the index finds; of nearest ones where none is near."""
+) -> tuple[float, str]:
+    """Share of near pairs of a sample that the index finds; of nearest ones where few are near."""
     count = len(pictures.units)
     rows = np.sort(generator.choice(count, min(RECALL_QUERIES, count), replace=False))
     _, found = index.search(pictures.units[rows], INDEX_NEIGHBOURS)
     hits = wanted = nearest_hits = 0
-    for row, neighbours in zip(rows, found, strict=True):
-        distances = pictures.distances(np.array([row]), slice(None))[0]
-        distances[row] = np.inf
-        nearest_hits += int(distances.argmin() in neighbours)
-        near = np.flatnonzero(distances < thresholds.distance)
-        wanted += len(near)
-        hits += len(np.intersect1d(near, neighbours))
-    return hits / wanted if wanted else nearest_hits / len(rows)
+    for start in range(0, len(rows), SAMPLE_BLOCK):
+        chosen = rows[start : start + SAMPLE_BLOCK]
+        distances = pictures.distances(chosen, slice(None))
+        distances[np.arange(len(chosen)), chosen] = np.inf
+        for row, neighbours in zip(distances, found[start : start + SAMPLE_BLOCK], strict=True):
+            nearest_hits += int(row.argmin() in neighbours)
+            near = np.flatnonzero(row < thresholds.distance)
+            wanted += len(near)
+            hits += len(np.intersect1d(near, neighbours))
+    if wanted >= LEAST_NEAR:
+        return hits / wanted, f"{wanted:,} near pairs"
+    told = f"the nearest neighbours of {len(rows):,} pictures, for hardly any are near"
+    return nearest_hits / len(rows), told
 
 
 def _sorted_out(

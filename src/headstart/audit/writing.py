@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,16 @@ AUDIT_JSON, AUDIT_TEXT, PAIRS_PICTURE = "audit.json", "audit.txt", "duplicates.p
 IMAGES = "images.csv"
 MARKS = {"error": "ERROR  ", "warning": "WARNING", "note": "note   "}
 MOST_CLASSES = 40
+WORDS = {
+    "unit": "images that show the same thing (copies, one patient, one video) and therefore stay "
+    "together, all learnt from or all tested on",
+    "embedding": "numbers by which a network describes a picture; alike pictures have near ones",
+    "perceptual hash": "64 yes-or-no answers about light and dark; copies differ in few of them",
+    "suspect": "a pair that one of these two tests calls alike and the other does not",
+    "balanced accuracy": "share of right answers, averaged over the classes; chance is what "
+    "guessing reaches, and the interval in brackets holds the true value 95 times in 100",
+    "Cramér's V": "how much of the label the source tells: 0 nothing, 1 all of it",
+}
 DPI = 110
 
 
@@ -26,19 +38,28 @@ def write_audit(folder: Path, audit: Audit) -> None:
         StorageError: the disk is full or failed.
         OutputError: the folder cannot be written to.
     """
-    from headstart.audit.pictures import choose_pairs, pair_figure
-
     make_folder(folder)
     write_json(folder / AUDIT_JSON, audit.summary)
     write_text(folder / AUDIT_TEXT, audit_text(audit))
     write_images(folder, audit.table, audit.facts, audit.columns)
-    picture = folder / PAIRS_PICTURE
+    picture, content = folder / PAIRS_PICTURE, pairs_picture(audit)
+    if content is None:
+        picture.unlink(missing_ok=True)  # of an earlier audit
+    else:
+        write_whole(picture, lambda aside: aside.write_bytes(content))
+
+
+@lru_cache(maxsize=1)
+def pairs_picture(audit: Audit) -> bytes | None:
+    """The grid of pairs as PNG, drawn once for an audit; None without pairs."""
+    from headstart.audit.pictures import choose_pairs, pair_figure
+
     pairs = choose_pairs(audit.table, audit.pairs)
     if not pairs:
-        picture.unlink(missing_ok=True)  # of an earlier audit
-        return
-    figure = pair_figure(audit.table, pairs)
-    write_whole(picture, lambda aside: figure.savefig(aside, dpi=DPI))
+        return None
+    stream = BytesIO()
+    pair_figure(audit.table, pairs).savefig(stream, format="png", dpi=DPI)
+    return stream.getvalue()
 
 
 def write_images(
@@ -82,6 +103,7 @@ def audit_text(audit: Audit) -> str:
         *_file_lines(summary["files"]),
         *_duplicate_lines(summary["duplicates"]),
         *_shortcut_lines(summary["associations"], summary["shortcuts"]),
+        *_glossary_lines(),
     ]
     return "\n".join(lines) + "\n"
 
@@ -107,7 +129,7 @@ def _file_lines(files: dict[str, Any]) -> list[str]:
         ("problem", "problems"),
     ):
         if files[name]:
-            told = ", ".join(f"{kind} {count:,}" for kind, count in files[name].items())
+            told = "; ".join(f"{kind} ({count:,})" for kind, count in files[name].items())
             lines.append(f"  {title}: {told}")
     for side in ("width", "height"):
         if side in files:
@@ -126,10 +148,12 @@ def _duplicate_lines(found: dict[str, Any]) -> list[str]:
     if "thresholds" not in found:
         return lines
     limits = found["thresholds"]
-    recall = "" if found["recall"] is None else f", recall {found['recall']:.1%}"
+    recall = ""
+    if found["recall"] is not None:
+        recall = f"; it finds {found['recall']:.1%} (measured on {found['recall_of']})"
     return [
         *lines,
-        f"  suspects: {found['suspects_by_embedding']:,} pairs by embedding only, "
+        f"  suspects: {counted(found['suspects_by_embedding'], 'pair')} by embedding only, "
         f"{found['suspects_by_hash']:,} by hash only",
         f"  near means: cosine distance below {limits['distance']:.3f} (usual neighbours: "
         f"{limits['usual_distance']:.3f}) and at most {limits['bits']} of 64 bits different "
@@ -155,6 +179,10 @@ def _shortcut_lines(associations: dict[str, Any], battery: list[dict[str, Any]])
         return []
     title = "What tells the label besides the picture (balanced accuracy, 95 % interval; chance)"
     return ["", title, *lines]
+
+
+def _glossary_lines() -> list[str]:
+    return ["", "Words", *(f"  {word}: {meaning}" for word, meaning in WORDS.items())]
 
 
 def _with_interval(entry: dict[str, Any], value: float) -> str:

@@ -7,11 +7,12 @@ decoded raises `DecodingError` with one clause, and nothing is ever replaced by 
 The header is read first and its size checked, then the pixels are decoded, brought to RGB
 (`headstart.data.colour`) and turned upright. Of a file with several frames the first is taken.
 
-Where: JPEG, PNG, WebP and plain BMP of ordinary size are decoded at once, in the calling thread
-(Pillow releases the interpreter's lock, so threads scale): their decoders are the most attacked
-and best mended there are, and the header bounds their time and memory. Everything else goes to a
-process that can be killed (`headstart.data.guarded`): other formats, more than
-`THREAD_PIXELS`, a BMP that is packed, a JPEG of very many scans. Safe to call from several threads.
+Where: training data are decoded in processes that can be killed (`headstart.data.guarded`), by
+`decode_apart` or by `headstart.inference`. `decode` is for a few pictures, as predictions and
+figures have them: JPEG, PNG, WebP and plain BMP of ordinary size at once, in the calling thread
+(their decoders are the most attacked and best mended there are, and the header bounds their time
+and memory); other formats, more than `THREAD_PIXELS`, a BMP that is packed, a JPEG of very many
+scans in such a process too. Safe to call from several threads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ __all__ = [
     "DECODER_VERSION",
     "MAX_PIXELS",
     "DecodingError",
+    "check_whole_files",
     "decode",
+    "decode_apart",
     "decode_here",
     "digest_of",
     "open_header",
@@ -104,6 +107,21 @@ def decode(
     from headstart.data.guarded.pool import shared_pool  # it needs this module itself
 
     return shared_pool().decode(source, path, min_side)
+
+
+def decode_apart(source: bytes | npt.NDArray[np.uint8], path: str) -> Image.Image:
+    """The picture that `decode` gives; an encoded one is decoded in a process in every case.
+
+    Raises:
+        DecodingError: the image cannot be decoded.
+        UsageError: Pillow was told to accept truncated files.
+    """
+    if not isinstance(source, bytes):
+        return decode(source, path)[0]
+    check_whole_files()
+    from headstart.data.guarded.pool import shared_pool  # it needs this module itself
+
+    return shared_pool().decode(source, path)[0]
 
 
 def check_whole_files() -> None:

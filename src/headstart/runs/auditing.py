@@ -10,6 +10,7 @@ from headstart.audit.findings import counted
 from headstart.errors import DataError
 from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable
+from headstart.runs.record import data_digest
 from headstart.runs.settings import RunSettings
 
 MOST_IMAGES = 20_000  # 'auto' leaves larger data unaudited: its pass would cost minutes
@@ -19,6 +20,24 @@ TOLD = ("error", "warning")
 def is_wanted(settings: RunSettings, num_images: int) -> bool:
     """Whether the settings ask for an audit of so many images."""
     return settings.audit == "full" or (settings.audit == "auto" and num_images <= MOST_IMAGES)
+
+
+def audit_once(
+    table: ImageTable, facts: tuple[ImageFacts, ...], seed: int, progress: Progress
+) -> Audit:
+    """The audit of these images, or the last one of this process where it was of the same.
+
+    What is found hangs on the images and the seed alone, so that candidates of a comparison share
+    one.
+    """
+    problems = tuple(record.problem for record in facts)
+    key = (table.name, data_digest(table, facts), table.sources, problems, seed)
+    if not _LAST or _LAST[0][0] != key:
+        _LAST[:] = [(key, audit_table(table, facts, seed=seed, progress=progress))]
+    return _LAST[0][1]
+
+
+_LAST: list[tuple[object, Audit]] = []
 
 
 def audit_run(
@@ -48,7 +67,7 @@ def audit_run(
                 "duplicates, leaks and shortcuts"
             )
         return None
-    audit = audit_table(table, facts, seed=settings.seed, progress=progress)
+    audit = audit_once(table, tuple(facts), settings.seed, progress)
     write_audit(folder, audit)
     counts = [
         counted(sum(f.severity == kind for f in audit.findings), kind) for kind in (*TOLD, "note")

@@ -20,7 +20,7 @@ from headstart.runs.confidence import judge_confidence
 from headstart.runs.decision_settings import parse_prevalences
 from headstart.runs.evaluation import evaluate_test
 from headstart.runs.far import far_scores, judge_far, load_far
-from headstart.runs.job import check_folder
+from headstart.runs.folder import check_folder
 from headstart.runs.parts import group_codes
 
 WHOLE_PICTURES = (

@@ -10,35 +10,22 @@ next begins, so a killed run goes on where it stopped and ends with the same fig
 
 from __future__ import annotations
 
-import shutil
-<<<<<<< HEAD
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
-=======
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
->>>>>>> six
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from headstart.audit import Audit, write_images
+from headstart.audit import write_images
 from headstart.backbones import Network
 from headstart.backbones.layers import layers_table, totals
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
-from headstart.bundle.format import read_bundle
-from headstart.errors import DataError, OutputError, UsageError
+from headstart.errors import DataError
 from headstart.features import extract_features
-<<<<<<< HEAD
-from headstart.files import LOCK_NAME, locked, make_folder
-=======
-from headstart.files import LOCK_NAME, digest_bytes, locked, make_folder, write_text
->>>>>>> six
+from headstart.files import write_text
 from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
@@ -48,7 +35,6 @@ from headstart.runs import outputs
 from headstart.runs.auditing import audit_run
 from headstart.runs.backbone import build_backbone
 from headstart.runs.baselines import accuracy_of, baseline_figures
-from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
 from headstart.runs.confidence import (
     Aside,
     calibrate,
@@ -56,21 +42,18 @@ from headstart.runs.confidence import (
     fit_confidence,
     judge_confidence,
 )
+from headstart.runs.contents import check_contents
 from headstart.runs.decision import choose_decision, fold_decision
 from headstart.runs.decision_settings import check_sets, parse_prevalences, rule_of
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
 from headstart.runs.far import far_scores, judge_far, load_far
+from headstart.runs.folder import FINISHED, is_finished, owned_run
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.mlp import MlpFitting
-<<<<<<< HEAD
 from headstart.runs.parts import group_codes, read_table, split_table, units_of
-=======
-from headstart.runs.parts import group_codes, read_table, split_table
 from headstart.runs.profile import write_profile
->>>>>>> six
 from headstart.runs.record import (
-    RUN_FILE,
     RunFile,
     data_digest,
     describe_audit,
@@ -79,16 +62,13 @@ from headstart.runs.record import (
     describe_network,
     describe_split,
     now,
-    table_digest,
 )
 from headstart.runs.settings import RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
 from headstart.runtime import choose_execution, seed_everything
 
-FINISHED = "finished"
 NAMED_FILES = 5
-AUDIT_FILES = ("audit.json", "audit.txt", "duplicates.png")
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
     "logistic": LogisticFitting,
     "mlp": MlpFitting,
@@ -129,91 +109,11 @@ def run_job(
     table = read_table(settings, progress)
     with owned_run(settings, table, resume=resume) as (run_file, begun):
         if begun and is_finished(run_file):
+            check_contents(folder, table, progress)
             progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
             metrics = outputs.read_metrics(folder)
             return RunResult(out=folder, record=run_file.record, metrics=metrics)
         return Job(settings, folder, table, run_file, progress).run()
-
-
-@contextmanager
-def owned_run(
-    settings: RunSettings, table: ImageTable, *, resume: bool
-) -> Iterator[tuple[RunFile, bool]]:
-    """The run's folder and record as nobody else's while the block runs.
-
-    Args:
-        settings: what the user decided.
-        table: the images.
-        resume: a run may be there already.
-
-    Yields:
-        The record, and whether it was there before; what a refused new run wrote is taken away.
-
-    Raises:
-        UsageError: the folder is another's, or of other settings or data.
-    """
-    folder = Path(settings.out)
-    check_folder(folder, resume=resume)
-    existed = folder.exists()
-    make_folder(folder)
-    with locked(folder):  # only its owner looks what is in it, writes and removes
-        check_folder(folder, resume=resume)
-        begun = (folder / RUN_FILE).exists()
-        try:
-            run_file = (
-                RunFile.reopen(folder, settings) if begun else RunFile.begin(folder, settings)
-            )
-            run_file.check_table(table_digest(table))
-            if not begun:
-                run_file.update(table_digest=table_digest(table))
-            yield run_file, begun
-        except UsageError:
-            if not begun:
-                remove_begun(folder, existed=existed)
-            raise
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something else.
-
-    Raises:
-        OutputError: it is a file, holds a run already, or other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
-    if (folder / RUN_FILE).exists():
-        if not resume:
-            raise OutputError(
-                f"The folder '{folder}' holds a run already. Choose another --out, or go on with "
-                "it by --resume."
-            )
-    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise OutputError(
-            f"The folder '{folder}' holds other files and no run. Choose a new or empty --out."
-        )
-
-
-def remove_begun(folder: Path, *, existed: bool) -> None:
-    """Take away what a refused run wrote, and nothing else; the folder where the run made it."""
-    ours = (outputs.IMAGES, outputs.SPLITS, outputs.SUMMARY, outputs.TRAINS)
-    for name in (*ours, *AUDIT_FILES, RUN_FILE, LOCK_NAME):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    if not existed:
-        with suppress(OSError):  # somebody put a file there meanwhile
-            folder.rmdir()
-
-
-def is_finished(run_file: RunFile) -> bool:
-    """Whether the record says so and the model and the figures are there."""
-    if run_file.record["status"] != FINISHED:
-        return False
-    try:
-        read_bundle(run_file.folder / MODEL_FOLDER)
-        outputs.read_metrics(run_file.folder)
-    except UsageError:  # a BundleError is one
-        return False
-    return True
 
 
 class Job:

@@ -27,7 +27,7 @@ from headstart.records import Floats, ImageTable, Integers, Predictions
 from headstart.runs import outputs
 from headstart.runs.evaluation import evaluate_test, figure
 from headstart.runs.external import count_learnt, crop_margin_of, labelled_table, tell_of_boxes
-from headstart.runs.job import check_folder
+from headstart.runs.folder import check_folder
 from headstart.runs.parts import group_codes
 from headstart.statistics import LEVEL, Groups, bootstrap_counts, percentile_interval
 

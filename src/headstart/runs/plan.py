@@ -14,7 +14,8 @@ from headstart.features.passes import identity, store_keys
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone
-from headstart.runs.job import check_folder, split_with
+from headstart.runs.folder import check_folder
+from headstart.runs.job import split_with
 from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.parts import read_table
 from headstart.runs.settings import RunSettings

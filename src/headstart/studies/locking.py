@@ -23,7 +23,8 @@ from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
-from headstart.runs.job import FINISHED, HEAD_FITTINGS, Job, owned_run
+from headstart.runs.folder import FINISHED, owned_run
+from headstart.runs.job import HEAD_FITTINGS, Job
 from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
 from headstart.runs.parts import group_codes, read_table, units_of

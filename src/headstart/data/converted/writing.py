@@ -24,7 +24,7 @@ from PIL import Image
 
 from headstart.data.converted.names import STATE_FILE
 from headstart.data.converted.plan import ConversionPlan, ConversionSettings, plan_conversion
-from headstart.data.decoding import DecodingError, decode, digest_of
+from headstart.data.decoding import DecodingError, decode_apart, digest_of
 from headstart.errors import DataError, OutputError
 from headstart.files import locked, make_folder, read_json, storage_errors, write_json, write_whole
 from headstart.progress import Progress
@@ -253,7 +253,7 @@ def _make(
         digest = digest_of(source)
         if known is not None and known[0] == digest and _file_digest(file) == known[1]:
             return _Made(row=row, source=digest, written=known[1], kept=True)
-        image, _ = decode(source, table.paths[row])
+        image = decode_apart(source, table.paths[row])
     except DecodingError as error:
         return _Made(row=row, source="", written="", problem=str(error))
     except OSError as error:

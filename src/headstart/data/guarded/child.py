@@ -1,12 +1,12 @@
 """A process that decodes images for another one; it may crash or be killed without harm.
 
 Tasks come in on standard input, answers go out on what was standard output: binary, lengths
-first. A task is read whole before its first image is decoded, so that neither side waits for the
-other. Answers are sent together, every `SEND_EVERY_S` or so, because waking the owner for each
-costs more than a small picture; asked to be careful, the process sends each as soon as it is
-done, so that the owner knows which image it died of. Printing goes nowhere, so that no library
-can disturb the answers. The process ends when its owner closes the input, that is, at the latest
-when the owner ends.
+first, after one byte that says that the process is ready. A task is read whole before its first
+image is decoded, so that neither side waits for the other. Answers are sent together, every
+`SEND_EVERY_S` or so, because waking the owner for each costs more than a small picture; asked to
+be careful, the process sends each as soon as it is done, so that the owner knows which image it
+died of. Printing goes nowhere, so that no library can disturb the answers. The process ends when
+its owner closes the input, that is, at the latest when the owner ends.
 
     task      two integers (images, bytes of JSON), JSON (what is wanted), the images
     image     two integers (bytes of path and image), a box of four numbers (NaN: none), path, image
@@ -32,6 +32,7 @@ from headstart.data.decoding import decode_here
 from headstart.data.preparing import Decode, Order, prepare_picture
 from headstart.records import Preprocessing
 
+READY = b"!"
 TASK = struct.Struct(">QQ")
 IMAGE = struct.Struct(">QQdddd")
 ANSWER = struct.Struct(">QQQ")
@@ -94,6 +95,8 @@ def serve(decode: Decode = decode_here, *, memory_bytes: int = MEMORY_LIMIT_BYTE
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=BUFFER_BYTES)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+    answers.write(READY)
+    answers.flush()
     while header := tasks.read(TASK.size):
         count, asked_bytes = TASK.unpack(header)
         asked = Asked.decoded(tasks.read(asked_bytes))

@@ -26,12 +26,15 @@ import numpy as np
 from PIL import Image
 
 from headstart.data.colour import DecodingError
-from headstart.data.guarded.child import ANSWER, TASK, Answer, Asked, Item, packed
+from headstart.data.guarded.child import ANSWER, READY, TASK, Answer, Asked, Item, packed
 from headstart.data.preparing import Order, PreparedPicture
 from headstart.records import ImageFacts
 
 TIME_LIMIT_S = 30.0
 """For one image; the largest that is accepted takes about three seconds."""
+
+START_LIMIT_S = 120.0
+"""For a process until it is ready; on a busy machine it takes seconds."""
 
 MOST_PROCESSES = 8
 PIPE_BYTES = 1 << 20  # what Linux grants to everybody; others keep their own size
@@ -71,6 +74,7 @@ class DecoderProcess:
             pipesize=PIPE_BYTES,
             bufsize=PIPE_BYTES,
         )
+        self.ready = False
         self.due = math.inf  # when the answer that is waited for must be there
         self.late = False
 
@@ -83,6 +87,7 @@ class DecoderProcess:
         """
         self.late = False
         try:
+            self._wait_until_ready()
             self.due = time.monotonic() + time_limit_s
             self._send(items, asked)
             for _ in items:
@@ -92,6 +97,9 @@ class DecoderProcess:
                 yield answer
         except (OSError, EOFError) as error:
             self.end()
+            if self.late and not self.ready:
+                clause = f"its decoder did not start within {START_LIMIT_S:g} s"
+                raise DecoderDiedError(clause) from error
             if self.late:
                 clause = f"decoding took longer than {time_limit_s:g} s"
                 raise DecoderLateError(clause) from error
@@ -117,6 +125,13 @@ class DecoderProcess:
                     pipe.close()
                 except OSError:  # what was still to be written has no reader
                     continue
+
+    def _wait_until_ready(self) -> None:
+        if not self.ready:
+            assert self.process.stdout is not None
+            self.due = time.monotonic() + START_LIMIT_S
+            _read(self.process.stdout, len(READY))
+            self.ready = True
 
     def _send(self, items: Sequence[Item], asked: Asked) -> None:
         tasks = self.process.stdin
