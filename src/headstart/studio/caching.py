@@ -12,17 +12,17 @@ import streamlit as st
 
 from headstart.api import load
 from headstart.bundle import Classifier
-from headstart.bundle.classifier import MODEL_FOLDER, find_bundle
+from headstart.bundle.classifier import find_bundle
 from headstart.errors import BundleError
 from headstart.files import digest_file
 from headstart.report.pictures import Pictures, find_pictures
 from headstart.report.reading import StoredRun, read_stored_run
+from headstart.studio.places import MANIFEST
 
 RECORDS = (
     *("run.json", "metrics.json", "images.csv", "splits.csv", "predictions.csv", "audit.json"),
     *("out_of_fold_predictions.csv", "history.csv", "report.html", "comparison.json"),
 )
-MANIFEST = "manifest.json"
 PICTURES_S = 300  # after that it is looked again whether the pictures are at hand
 THUMBNAIL = 176  # px
 
@@ -102,8 +102,3 @@ def open_classifier(folder: Path) -> Classifier:
 @st.cache_resource(show_spinner="Loading the model", max_entries=2)
 def _open_classifier(folder: str, digest: str) -> Classifier:
     return load(folder, expect_digest=digest)
-
-
-def has_model(folder: Path) -> bool:
-    """Whether a run has its bundle."""
-    return (folder / MODEL_FOLDER / MANIFEST).is_file()

@@ -21,6 +21,7 @@ from headstart.report.curves import Chart
 from headstart.report.rendering import environment
 
 SVG = "http://www.w3.org/2000/svg"
+MARGIN = 5
 COLOUR = re.compile(r"--([a-z0-9-]+):\s*(#[0-9a-f]+);")
 
 
@@ -84,11 +85,18 @@ def as_image(drawing: Markup) -> Markup:
     found = re.search(r'aria-label="([^"]*)"', drawing)
     words = Markup(found.group(1)) if found else ""  # escaped where it was made
     opened, _, rest = str(drawing).removeprefix("<svg").partition(">")
+    opened = re.sub(r'viewBox="0 0 (\d+) (\d+)"', with_margin, opened)
     text = f'<svg xmlns="{SVG}"{opened}><style>{drawing_style()}</style>{rest}'
     coded = base64.b64encode(text.encode()).decode("ascii")
     return Markup(
         f'<img class="drawing" alt="{escape(words)}" src="data:image/svg+xml;base64,{coded}">'
     )
+
+
+def with_margin(found: re.Match[str]) -> str:
+    """A view box with room for numbers that reach over the edge, which an image would cut."""
+    width, height = (int(side) for side in found.groups())
+    return f'viewBox="{-MARGIN} {-MARGIN} {width + 3 * MARGIN} {height + 2 * MARGIN}"'
 
 
 def chart_image(chart: Chart) -> Chart:

@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 
 from headstart.errors import HeadstartError
-from headstart.studio.places import COMPARISON, HOW, RUN, Entry, find_entries
+from headstart.studio.places import COMPARISON, HOW, RUN, Entry, find_entries, newest
 
 KEPT = "kept."
 AREA, CHOSEN = f"{KEPT}area", f"{KEPT}run"
@@ -56,10 +56,10 @@ def draw(place: Path) -> None:
 
 def header(entries: Sequence[Entry]) -> tuple[str, Entry | None]:
     """Title, area and run; what was chosen."""
-    from_address(AREA, "area", AREAS)
+    from_address(AREA, "area", AREAS, PREDICT)
     shown = [entry for entry in entries if entry.kind != COMPARISON]
     names = [entry.name for entry in shown]
-    from_address(CHOSEN, "run", names)
+    from_address(CHOSEN, "run", names, newest(shown))
     title, choice, picker = st.columns([2.2, 3, 3], vertical_alignment="bottom")
     title.markdown("### Headstart Studio", anchors=False)
     with choice:
@@ -75,15 +75,15 @@ def header(entries: Sequence[Entry]) -> tuple[str, Entry | None]:
     return str(area), shown[names.index(str(name))]
 
 
-def from_address(key: str, parameter: str, options: Sequence[str]) -> None:
-    """Begin with what the address names, else with the first; drop what is not there any more."""
+def from_address(key: str, parameter: str, options: Sequence[str], usual: str) -> None:
+    """Begin with what the address names, else the usual; drop what is not there any more."""
     if st.session_state.get(key) in options:
         return
     st.session_state.pop(key, None)
     wanted = str(st.query_params.get(parameter, "")).lower()
     chosen = next((option for option in options if option.lower() == wanted), None)
     if options:
-        st.session_state[key] = chosen or options[0]
+        st.session_state[key] = chosen or usual
 
 
 def keep_state() -> None:

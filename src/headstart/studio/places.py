@@ -6,14 +6,16 @@ A run is a folder with `run.json`, a bundle one with `bundle.json`, a comparison
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from headstart.errors import UsageError
 
 DEFAULT = "runs"
+MODEL_FOLDER, MANIFEST = "model", "manifest.json"  # as the bundle's room calls them
 RUN, BUNDLE, COMPARISON = "run", "bundle", "comparison"
 MARKS = {RUN: "run.json", BUNDLE: "bundle.json", COMPARISON: "comparison.json"}
 DEEPEST = 3  # folders below the place
@@ -72,6 +74,16 @@ def _walk(folder: Path, place: Path, depth: int) -> Iterator[Entry]:
             yield Entry(kind=kind, folder=below, name=below.relative_to(place).as_posix())
         if kind not in (RUN, BUNDLE) and depth > 1:
             yield from _walk(below, place, depth - 1)
+
+
+def newest(entries: Sequence[Entry]) -> str:
+    """Name of the entry whose model was written last; of the first where none has a model."""
+    written = []
+    for entry in entries:
+        folder = entry.folder if entry.kind == BUNDLE else entry.folder / MODEL_FOLDER
+        with contextlib.suppress(OSError):
+            written.append(((folder / MANIFEST).stat().st_mtime_ns, entry.name))
+    return max(written)[1] if written else next((entry.name for entry in entries), "")
 
 
 def check_place(place: Path) -> tuple[Entry, ...]:

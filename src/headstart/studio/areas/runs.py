@@ -134,7 +134,9 @@ def show_comparison(entry: Entry) -> None:
                        f"{entry.folder}")  # fmt: skip
             return
         advice = record["recommendation"]
-        put("comparison_view.html", advice=advice, text=comparison_text(record))
+        put(
+            "comparison_view.html", advice=advice, text=comparison_text(record).partition("\n\n")[2]
+        )
         picture = entry.folder / PICTURE
         if picture.is_file():
             st.image(str(picture), width=720)
