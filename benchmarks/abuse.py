@@ -223,21 +223,25 @@ def trickle(target: Target, count: int) -> Tally:
                 continue
         target.send(tally, picture, label="good one beside slow ones")
         time.sleep(0.25)
-    left = 0
-    for connection in slow:
+    left = sum(is_open(connection) for connection in slow)
+    tally.notes["still_open_after_14_s"] = left
+    if left:
+        tally.failures.append(f"{left} slow connections are still open")
+    return tally
+
+
+def is_open(connection: socket.socket) -> bool:
+    """Whether the other side still waits; closes this one."""
+    with connection:
         connection.settimeout(0.2)
         try:
             while connection.recv(4096):
                 pass
         except TimeoutError:
-            left += 1
+            return True
         except OSError:
             pass
-        connection.close()
-    tally.notes["still_open_after_14_s"] = left
-    if left:
-        tally.failures.append(f"{left} slow connections are still open")
-    return tally
+        return False
 
 
 def follow_schema(target: Target, examples: int) -> Tally:
@@ -287,15 +291,11 @@ def soak(target: Target, seconds: float, threads: int = 6) -> Tally:
         thread.join()
     tally.failures = [f for f in tally.failures if "overloaded" not in f]
     quarter = max(1, len(memory) // 4)
-    early, late = (
-        statistics.median(memory[quarter : 2 * quarter]),
-        statistics.median(memory[-quarter:]),
-    )
-    tally.notes.update(
-        vanished=gone["vanished"],
-        memory_2nd_quarter_mib=early / MIB,
-        memory_4th_quarter_mib=late / MIB,
-    )
+    early = statistics.median(memory[quarter : 2 * quarter])
+    late = statistics.median(memory[-quarter:])
+    tally.notes["vanished"] = gone["vanished"]
+    tally.notes["memory_2nd_quarter_mib"] = early / MIB
+    tally.notes["memory_4th_quarter_mib"] = late / MIB
     if late > 1.1 * early:
         tally.failures.append("memory grows")
     return tally

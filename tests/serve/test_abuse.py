@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -200,6 +201,40 @@ def test_clients_that_vanish_leave_nothing_behind(live):
         time.sleep(0.05)
     assert (live.service.waiting, live.service.buffered) == (0, 0)
     check_works(live)
+
+
+def test_the_work_of_a_client_that_left_is_given_up(live):
+    batcher = live.service._batcher
+    answer, go_on, seen = batcher.answer, threading.Event(), []
+
+    def slow(pixels):
+        seen.append(len(pixels))
+        go_on.wait(20)
+        return answer(pixels)
+
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(encoded()) + encoded()
+    batcher.answer = slow
+    try:
+        crowd = [live.raw() for _ in range(8)]
+        for connection in crowd:
+            connection.sendall(whole)
+        wait_until(lambda: live.service.waiting == 8 and seen)
+        for connection in crowd:
+            connection.close()
+        wait_until(lambda: live.service.waiting == 0)
+    finally:
+        go_on.set()
+        batcher.answer = answer
+    check_works(live)
+    assert sum(seen) < 8
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_hanging_decoder_is_killed_and_replaced(live, monkeypatch):
