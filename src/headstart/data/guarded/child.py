@@ -6,6 +6,9 @@ owner closes the input, that is, at the latest when the owner ends.
 
     request   three integers (bytes of path and image, smallest side or -1), path, image
     answer    two integers (bytes of JSON and pixels), JSON, RGB pixels
+
+An empty answer comes first of all: the process has started, which on a busy machine takes seconds
+that no image should be charged with.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ def serve(decode: Decode = decode_here, *, memory_bytes: int = MEMORY_LIMIT_BYTE
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
+    _answer(answers, {}, b"")
     while header := requests.read(REQUEST.size):
         path_bytes, image_bytes, min_side = REQUEST.unpack(header)
         path = requests.read(path_bytes).decode("utf-8", "surrogatepass")

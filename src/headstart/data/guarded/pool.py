@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from PIL import Image
@@ -25,6 +25,9 @@ from headstart.records import ImageFacts
 
 TIME_LIMIT_S = 30.0
 """For one image; the largest that is accepted takes about three seconds."""
+
+STARTUP_LIMIT_S = 120.0
+"""For a process to start, which is imports and takes below a second on a free machine."""
 
 MOST_PROCESSES = 8
 PIPE_BYTES = 1 << 20  # what Linux grants to everybody; others keep their own size
@@ -54,6 +57,7 @@ class DecoderProcess:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(places), "OMP_NUM_THREADS": "1"},
             pipesize=PIPE_BYTES,
         )
+        self._awake = False
 
     def ask(self, data: bytes, path: str, min_side: int | None, time_limit_s: float) -> Answer:
         """Have one image decoded.
@@ -62,6 +66,22 @@ class DecoderProcess:
             DecodingError: it took longer than `time_limit_s`; the process is killed.
             DecoderDiedError: the process crashed or was killed.
         """
+        self.wait_awake()
+        return self._within(time_limit_s, lambda: self._exchange(data, path, min_side))
+
+    def wait_awake(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            DecodingError: it takes far too long.
+            DecoderDiedError: it ended instead.
+        """
+        if not self._awake:
+            self._within(STARTUP_LIMIT_S, self._read_answer)
+            self._awake = True
+
+    def _within(self, time_limit_s: float, work: Callable[[], Answer]) -> Answer:
+        """Talk with the process, which is killed when that takes too long."""
         late = threading.Event()
 
         def stop() -> None:
@@ -72,7 +92,7 @@ class DecoderProcess:
         timer.daemon = True
         timer.start()
         try:
-            return self._exchange(data, path, min_side)
+            return work()
         except (OSError, EOFError) as error:
             self.end()
             if late.is_set():
@@ -96,14 +116,18 @@ class DecoderProcess:
                     continue
 
     def _exchange(self, data: bytes, path: str, min_side: int | None) -> Answer:
-        requests, answers = self.process.stdin, self.process.stdout
+        requests = self.process.stdin
         assert requests is not None
-        assert answers is not None
         name = path.encode("utf-8", "surrogatepass")
         requests.write(REQUEST.pack(len(name), len(data), -1 if min_side is None else min_side))
         requests.write(name)
         requests.write(data)
         requests.flush()
+        return self._read_answer()
+
+    def _read_answer(self) -> Answer:
+        answers = self.process.stdout
+        assert answers is not None
         text_bytes, pixel_bytes = ANSWER.unpack(_read(answers, ANSWER.size))
         return json.loads(_read(answers, text_bytes)), _read(answers, pixel_bytes)
 
@@ -154,9 +178,18 @@ class DecoderPool:
         return image, ImageFacts(**about["facts"])
 
     def warm(self) -> None:
-        """Start as many processes as there may be, so that no image has to wait for one."""
+        """Start as many processes as there may be, so that no image has to wait for one.
+
+        Raises:
+            DecodingError: one does not start.
+        """
         while len(self._idle) < self.processes:
             self._idle.append(self._start())
+        for process in self._idle:
+            try:
+                process.wait_awake()
+            except DecoderDiedError as error:
+                raise DecodingError(str(error), "no_decoder") from error
 
     def end(self) -> None:
         """End the idle processes; new ones are started when they are needed."""
