@@ -6,9 +6,11 @@ import io
 import os
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -19,6 +21,9 @@ from headstart.data import load_table
 from headstart.data.decoding import THREAD_PIXELS, DecodingError, decode, decode_here
 from headstart.data.guarded import pool as pools
 from headstart.data.guarded.pool import DecoderPool
+from headstart.data.guarded.squares import DecodingLimits, command_for, decode_square
+from headstart.data.resizing import resize_pixels
+from headstart.records import Preprocessing
 
 # A process whose decoder does what the picture's name says before it decodes.
 ODD_CHILD = """
@@ -238,3 +243,61 @@ def test_a_folder_of_traps_is_read_to_its_end(tmp_path):
     assert set(problems) == expected
     assert problems["a/empty.jpg"] == "empty file"
     assert problems["a/cut.jpg"].startswith("truncated")
+
+
+LIMITS = DecodingLimits(max_pixels=5000, max_frames=3, formats=("PNG", "GIF", "TIFF", "JPEG"))
+
+
+def animation(frames, format):
+    pictures = [Image.fromarray(picture(seed)[1]) for seed in range(frames)]
+    stream = io.BytesIO()
+    pictures[0].save(stream, format, save_all=True, append_images=pictures[1:])
+    return stream.getvalue()
+
+
+def with_chunks(count):
+    data, _ = picture()
+    chunk = struct.pack(">I", 3) + b"tEXta\0b" + struct.pack(">I", zlib.crc32(b"tEXta\0b"))
+    return data[:33] + chunk * count + data[33:]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (picture(size=(100, 51))[0], "too_many_pixels"),
+        (picture(format="WEBP")[0], "unsupported_format"),
+        (b"nonsense", "unsupported_format"),
+        (picture()[0][:-40], "undecodable_image"),
+        (animation(4, "GIF"), "too_many_frames"),
+        (animation(4, "TIFF"), "too_many_frames"),
+        (with_chunks(2001), "undecodable_image"),
+        (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 3000, "undecodable_image"),
+        (b"GIF89a" + bytes(7) + b"\x21\xfe\x00" * 3000, "undecodable_image"),
+    ],
+)
+def test_strangers_pictures_have_limits(data, code):
+    with pytest.raises(DecodingError) as caught:
+        decode_square(data, "", limits=LIMITS, preprocessing=Preprocessing(size=8))
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    "data",
+    [picture(size=(100, 50))[0], animation(3, "GIF"), animation(3, "TIFF"), with_chunks(1000)],
+)
+def test_a_square_of_another_process_is_the_one_of_this(data):
+    preprocessing = Preprocessing(size=8, interpolation="bicubic")
+    pool = DecoderPool(command_for(LIMITS, preprocessing), processes=1)
+    square, facts = pool.decode(data, "a.png")
+    pool.end()
+    image, known = decode(data, "a.png")
+    assert np.array_equal(np.asarray(square), resize_pixels(image, preprocessing))
+    assert facts == known
+
+
+def test_a_limit_has_a_code_across_processes():
+    pool = DecoderPool(command_for(LIMITS, Preprocessing(size=8)), processes=1)
+    with pytest.raises(DecodingError, match=r"the limit is 5,000 pixels") as caught:
+        pool.decode(picture(size=(100, 51))[0], "")
+    pool.end()
+    assert caught.value.code == "too_many_pixels"

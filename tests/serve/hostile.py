@@ -10,6 +10,7 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -119,7 +120,7 @@ def bmp(width: int, height: int, compression: int = 0) -> bytes:
 
 def tiff(width: int, height: int, pages: int = 1, compression: int = 1) -> bytes:
     """A TIFF whose pages claim any size and hold next to nothing."""
-    content = b"II*\x00" + struct.pack("<I", 8)
+    pieces = [b"II*\x00", struct.pack("<I", 8)]
     at = 8
     entries = 9
     for page in range(pages):
@@ -130,11 +131,11 @@ def tiff(width: int, height: int, pages: int = 1, compression: int = 1) -> bytes
             (279, 4, 1, 0xFFFFFFF0),
         ]  # fmt: skip
         after = 0 if page == pages - 1 else at + size
-        content += struct.pack("<H", entries)
-        content += b"".join(struct.pack("<HHII", *tag) for tag in tags)
-        content += struct.pack("<I", after)
+        pieces.append(struct.pack("<H", entries))
+        pieces.extend(struct.pack("<HHII", *tag) for tag in tags)
+        pieces.append(struct.pack("<I", after))
         at += size
-    return content
+    return b"".join(pieces)
 
 
 def jpeg(width: int, height: int, scans: int = 0) -> bytes:
@@ -159,6 +160,7 @@ def webp(width: int, height: int) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
+@cache
 def bombs() -> list[tuple[str, bytes]]:
     """Thirty files that are small and would become huge."""
     blown = zlib.compress(b"\x00" * BLOWN_BYTES, 9)

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def answered(raw: bytes) -> tuple[int, str]:
         b"GARBAGE\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # the beginning of TLS
         b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000 + b"\r\n",
-        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
@@ -200,6 +201,40 @@ def test_clients_that_vanish_leave_nothing_behind(live):
         time.sleep(0.05)
     assert (live.service.waiting, live.service.buffered) == (0, 0)
     check_works(live)
+
+
+def test_the_work_of_a_client_that_left_is_given_up(live):
+    batcher = live.service._batcher
+    answer, go_on, seen = batcher.answer, threading.Event(), []
+
+    def slow(pixels):
+        seen.append(len(pixels))
+        go_on.wait(20)
+        return answer(pixels)
+
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    whole = head + b"Content-Length: %d\r\n\r\n" % len(encoded()) + encoded()
+    batcher.answer = slow
+    try:
+        crowd = [live.raw() for _ in range(8)]
+        for connection in crowd:
+            connection.sendall(whole)
+        wait_until(lambda: live.service.waiting == 8 and seen)
+        for connection in crowd:
+            connection.close()
+        wait_until(lambda: live.service.waiting == 0)
+    finally:
+        go_on.set()
+        batcher.answer = answer
+    check_works(live)
+    assert sum(seen) < 8
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def test_a_hanging_decoder_is_killed_and_replaced(live, monkeypatch):

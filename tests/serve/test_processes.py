@@ -103,8 +103,7 @@ def run_here(monkeypatch, capsys, *arguments):
     monkeypatch.setattr(sys, "argv", ["headstart", "serve", *map(str, arguments)])
     with pytest.raises(SystemExit) as stopped:
         headstart.cli.app.main()
-    err = capsys.readouterr().err
-    return stopped.value.code, err
+    return stopped.value.code, capsys.readouterr().err
 
 
 def test_what_it_says_when_it_cannot_begin(served_bundle, tmp_path, monkeypatch, capsys):

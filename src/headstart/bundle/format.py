@@ -299,7 +299,7 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
         "preprocessing.resize": preprocessing.get("resize") == "squash",
         "preprocessing.interpolation": preprocessing.get("interpolation") in INTERPOLATIONS,
         "preprocessing.mean and std": all(
-            isinstance(m, list) and len(m) == 3 and all(isinstance(v, int | float) for v in m)
+            isinstance(m, list) and len(m) == 3 and all(is_finite(v) for v in m)
             for m in means
         ) and 0 not in preprocessing["std"],
         "weights": all(
@@ -315,6 +315,11 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
                 f"The bundle '{folder}' holds a '{name}' that this Headstart ({__version__}) "
                 "cannot answer from. Update Headstart, or write the bundle again from its run."
             )
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a number that can be computed with; JSON of Python's may hold NaN."""
+    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type, operator]
 
 
 def head_layers(about: dict[str, Any], state: State) -> Layers:

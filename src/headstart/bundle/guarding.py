@@ -11,7 +11,7 @@ import json
 import math
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from headstart.errors import BundleError
 
@@ -106,7 +106,9 @@ def tensor_span(entry: Any) -> tuple[int, int] | None:
     if not isinstance(entry, dict):
         return None
     bits, shape, offsets = (entry.get(k) for k in ("dtype", "shape", "data_offsets"))
-    if not (isinstance(bits, str) and bits in _BITS and _whole(shape) and _whole(offsets)):
+    if not (isinstance(bits, str) and bits in _BITS):
+        return None
+    if not (_whole(shape) and _whole(offsets)):
         return None
     if len(offsets) != 2 or len(shape) > 8:
         return None
@@ -115,6 +117,6 @@ def tensor_span(entry: Any) -> tuple[int, int] | None:
     return (start, stop) if right else None
 
 
-def _whole(values: Any) -> bool:
+def _whole(values: Any) -> TypeGuard[list[int]]:
     """Whether it is a list of integers that a 64-bit size can hold."""
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)

@@ -144,7 +144,7 @@ def add_prediction(app: FastAPI, service: Service) -> None:
         exchange: Exchange = request.scope[EXCHANGE]
         exchange.images = len(uploads)
         exchange.names = [upload.name for upload in uploads]
-        answers = await service.predict(uploads)
+        answers = await exchange.while_there(service.predict(uploads))
         if isinstance(answers[0], RefusedError) and all(
             isinstance(a, RefusedError) for a in answers
         ):

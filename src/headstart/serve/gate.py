@@ -14,9 +14,11 @@ import hmac
 import json
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from headstart.serve.failures import RefusedError
 from headstart.serve.logs import log_event
@@ -27,6 +29,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+T = TypeVar("T")
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 PREDICT = "/predict"
@@ -156,6 +159,27 @@ class Exchange:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         else:
             await self._send(message)
+
+    async def while_there(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of some work, which is given up when the client leaves.
+
+        Raises:
+            ClientDisconnect: it left.
+        """
+        task, leaving = asyncio.create_task(work), asyncio.create_task(self._left())
+        try:
+            await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            self.status = GONE
+            raise ClientDisconnect
+        finally:
+            leaving.cancel()
+            task.cancel()
+
+    async def _left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
 
     async def refuse(self, refusal: RefusedError) -> None:
         """Answer with an error, where nothing was answered yet."""

@@ -136,6 +136,13 @@ def check_bundle(settings: ServeSettings) -> str:
     engine, reason = choose_engine(settings)
     folder = find_bundle(Path(settings.bundle), engine)
     contents = read_bundle(folder, expect_digest=settings.expect_digest)
+    needed = ENGINE_FILES.get(engine)
+    if needed is not None and needed not in contents.files:
+        flag = " --int8" if engine == "onnx-int8" else ""
+        raise BundleError(
+            f"The bundle '{folder}' has no {needed}. Write one: headstart export "
+            f"{settings.bundle} --onnx{flag}, or answer with --engine torch."
+        )
     name, count = contents.about["backbone"].get("name"), len(contents.about["class_names"])
     return (
         f"'{folder}' ({name}, {count} classes, digest {contents.root_digest[:16]}) "

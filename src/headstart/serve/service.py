@@ -155,7 +155,10 @@ class Service:
             metrics=self.metrics,
         )
         self._tasks.append(asyncio.create_task(self._batcher.run()))
-        pixels = await self._decoders.prepare(model.golden.picture, NAME)
+        try:
+            pixels = await self._decoders.prepare(model.golden.picture, NAME)
+        except RefusedError as error:
+            raise HeadstartError(f"The golden picture cannot be decoded here: {error}") from error
         answer = await self._batcher.ask(pixels)
         self.problem = model.golden_problem(answer.probabilities[0])
         if self.problem:

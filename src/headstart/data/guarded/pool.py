@@ -96,18 +96,33 @@ class DecoderProcess:
                 self.due = math.inf
                 yield answer
         except (OSError, EOFError) as error:
-            self.end()
-            if self.late and not self.ready:
-                clause = f"its decoder did not start within {START_LIMIT_S:g} s"
-                raise DecoderDiedError(clause) from error
-            if self.late:
-                clause = f"decoding took longer than {time_limit_s:g} s"
-                raise DecoderLateError(clause) from error
-            code = self.process.returncode
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise DecoderDiedError(f"its decoder crashed ({how})") from error
+            raise self._death(time_limit_s) from error
         finally:
             self.due = math.inf
+
+    def wait_ready(self) -> None:
+        """Wait until it has started.
+
+        Raises:
+            DecoderDiedError: it ended instead, or took far too long.
+        """
+        try:
+            self._wait_until_ready()
+        except (OSError, EOFError) as error:
+            raise self._death(START_LIMIT_S) from error
+        finally:
+            self.due = math.inf
+
+    def _death(self, time_limit_s: float) -> DecoderDiedError:
+        """End the process that answers no more, and say why it does not."""
+        self.end()
+        if self.late and not self.ready:
+            return DecoderDiedError(f"its decoder did not start within {START_LIMIT_S:g} s")
+        if self.late:
+            return DecoderLateError(f"decoding took longer than {time_limit_s:g} s")
+        code = self.process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return DecoderDiedError(f"its decoder crashed ({how})")
 
     def kill_late(self) -> None:
         """Kill the process where its answer is overdue."""
@@ -198,9 +213,21 @@ class DecoderPool:
         ]
 
     def warm(self) -> None:
-        """Start as many processes as there may be, so that no image has to wait for one."""
+        """Start as many processes as there may be, so that no image has to wait for one.
+
+        Raises:
+            DecodingError: one does not start.
+        """
         while len(self._idle) < self.processes:
             self._idle.append(self._start())
+        for process in self._idle:
+            self._busy.add(process)
+            try:
+                process.wait_ready()
+            except DecoderDiedError as error:
+                raise DecodingError(str(error), "no_decoder") from error
+            finally:
+                self._busy.discard(process)
 
     def end(self) -> None:
         """End the idle processes; new ones are started when they are needed."""

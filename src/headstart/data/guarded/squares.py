@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 
@@ -28,7 +28,12 @@ from headstart.records import ImageFacts, Preprocessing
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What strangers may send; the rarer parsers are left out."""
 
+MOST_SEGMENTS = 2000
+"""Pieces of a file beside its pixels (PNG chunks, JPEG segments, GIF extensions): parsers take a
+while for each, and cameras and programs write at most some hundred."""
+
 _GIF_HEADER, _GIF_IMAGE, _GIF_EXTENSION = 13, 0x2C, 0x21
+_START_OF_SCAN = 0xDA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,8 @@ def check_limits(data: bytes, path: str, limits: DecodingLimits) -> None:
     if name not in limits.formats:
         allowed = ", ".join(limits.formats)
         raise DecodingError(f"{name} is not accepted here; send {allowed}", "unsupported_format")
+    if COUNTERS.get(name, no_segments)(data) > MOST_SEGMENTS:
+        raise DecodingError(f"more than {MOST_SEGMENTS:,} pieces beside its pixels")
     if name == "GIF":  # Pillow counts by walking through all of them
         check_frames(count_gif_frames(data, limits.max_frames + 1), limits)
     image = open_header(data)
@@ -127,24 +134,68 @@ def count_frames(image: ImageFile.ImageFile, most: int) -> int:
         return 1
 
 
+def no_segments(_: bytes) -> int:
+    """0, for formats whose headers have a fixed size or are read by a quick library."""
+    return 0
+
+
+def count_png_chunks(data: bytes) -> int:
+    """Chunks that hold no pixels, as far as one more than may be."""
+    at, count = 8, 0
+    while at + 8 <= len(data) and count <= MOST_SEGMENTS:
+        count += data[at + 4 : at + 8] not in (b"IDAT", b"fdAT")
+        at += 12 + int.from_bytes(data[at : at + 4], "big")
+    return count
+
+
+def count_jpeg_segments(data: bytes) -> int:
+    """Segments before the first scan, as far as one more than may be."""
+    at, count = 2, 0
+    while at + 4 <= len(data) and data[at] == 0xFF and count <= MOST_SEGMENTS:
+        if data[at + 1] == _START_OF_SCAN:
+            break
+        count += 1
+        filled = data[at + 1] == 0xFF
+        at += 1 if filled else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return count
+
+
+def count_gif_extensions(data: bytes) -> int:
+    """Extensions, as far as one more than may be."""
+    return _gif_blocks(data, len(data), MOST_SEGMENTS + 1)[1]
+
+
 def count_gif_frames(data: bytes, most: int) -> int:
-    """The pictures in a GIF file, as far as `most`, told from its blocks (GIF89a, 1990)."""
+    """The pictures in a GIF file, as far as `most`."""
+    return _gif_blocks(data, most, len(data))[0]
+
+
+COUNTERS: dict[str, Callable[[bytes], int]] = {
+    "PNG": count_png_chunks,
+    "JPEG": count_jpeg_segments,
+    "GIF": count_gif_extensions,
+}
+
+
+def _gif_blocks(data: bytes, most_frames: int, most_extensions: int) -> tuple[int, int]:
+    """Pictures and extensions in a GIF file, told from its blocks (GIF89a, 1990)."""
     if len(data) < _GIF_HEADER:
-        return 0
-    at, count = _GIF_HEADER + _colour_table(data[10]), 0
-    while at < len(data) and count < most:
+        return 0, 0
+    at, frames, extensions = _GIF_HEADER + _colour_table(data[10]), 0, 0
+    while at < len(data) and frames < most_frames and extensions < most_extensions:
         kind = data[at]
         if kind == _GIF_IMAGE and at + 9 < len(data):
-            count += 1
+            frames += 1
             at += 11 + _colour_table(data[at + 9])
         elif kind == _GIF_EXTENSION:
+            extensions += 1
             at += 2
         else:  # the trailer, or damage, which decoding judges
             break
         while at < len(data) and data[at]:
             at += 1 + data[at]
         at += 1
-    return count
+    return frames, extensions
 
 
 def _colour_table(flags: int) -> int:
