@@ -96,7 +96,7 @@ def test_both_engines_say_the_same(exported):
 def test_the_file_alone_says_it_too(exported):
     bundle, result = exported
     torch = load_classifier(bundle, device="cpu", precision="float32")
-    session = open_session(result.out / "model.onnx", with_data=False)
+    session = open_session(result.out / "model.onnx")
     pixels = prepared(torch, 9)
     expected = torch.answer_pixels(pixels)
     names = [output.name for output in session.get_outputs()]
@@ -128,7 +128,7 @@ def test_the_proof_is_written_down_and_true(exported):
 def test_the_resizing_graph_takes_any_size(exported):
     bundle, result = exported
     torch = load_classifier(bundle, device="cpu", precision="float32")
-    session = open_session(result.out / "model-resize.onnx", with_data=False)
+    session = open_session(result.out / "model-resize.onnx")
     for picture in coarse_pictures(3, seed=2):
         (chances,) = session.run(["probabilities"], {"image": picture[None]})
         expected = torch.predict(picture).probabilities
@@ -223,15 +223,19 @@ def test_what_is_no_graph_is_one_sentence(copy):
         load_classifier(copy, engine="onnx")
 
 
-def test_a_graph_cannot_read_files_elsewhere(copy, tmp_path_factory):
-    """Tensors named outside the folder are not looked for, whether data are listed or not."""
-    secret = tmp_path_factory.mktemp("elsewhere") / "model.onnx.data"
-    secret.write_bytes((copy / "model.onnx.data").read_bytes())
+@pytest.mark.parametrize("place", ["{elsewhere}/data", "../elsewhere/data", "link", "data"])
+def test_a_graph_cannot_read_files_elsewhere(copy, tmp_path_factory, monkeypatch, place):
+    """Not by name, not by a link, and not from where the program happens to be."""
+    elsewhere = copy.parent / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    (copy / "model.onnx.data").rename(elsewhere / "data")
+    (copy / "link").symlink_to(elsewhere / "data")
+    monkeypatch.chdir(elsewhere)
     model = onnx.load(str(copy / "model.onnx"), load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
             if entry.key == "location":
-                entry.value = str(secret)
+                entry.value = place.format(elsewhere=elsewhere)
     (copy / "model.onnx").write_bytes(model.SerializeToString())
     relist(copy)
     with pytest.raises(BundleError, match="cannot be run"):

@@ -215,11 +215,7 @@ def time_engines(folder: Path, pixels: Bytes8) -> dict[str, Any]:
         pixels: (B, H, W, 3), repeated to `TIMED_BATCH`.
     """
     batch = np.resize(pixels, (TIMED_BATCH, *pixels.shape[1:]))
-    outside = (folder / f"{ONNX_FILE}.data").exists()
-    sessions = [
-        open_session(folder / ONNX_FILE, with_data=outside),
-        open_session(folder / INT8_FILE, with_data=False),
-    ]
+    sessions = [open_session(folder / name) for name in (ONNX_FILE, INT8_FILE)]
     seconds: list[list[float]] = [[], []]
     for number in range(TIMED_ROUNDS + 1):
         for session, own in zip(sessions, seconds, strict=True):
