@@ -13,7 +13,9 @@ from headstart.cli.app import app
 from headstart.errors import UsageError
 from headstart.files import write_json
 from headstart.report import write_report
+from headstart.report.alarms import find_alarms
 from headstart.report.decision import frequencies, missed_target, rule_text
+from headstart.report.reading import read_stored_run
 from headstart.report.study import pair_rows, steps, warnings
 
 NAMES = ("big-probe", "small-probe", "small-full")
@@ -248,3 +250,38 @@ def test_old_runs_have_no_such_section(tmp_path):
     run = make_run(tmp_path / "run")
     assert "Decision:" not in page_of(run).text
     assert set(CLASSES) == {"cat", "dog", "owl"}
+
+
+@pytest.mark.parametrize(("leaks", "level", "points"), [(1, "alarm", "4.2"), (0, "alarm", "")])
+def test_leaks_say_what_they_can_do(tmp_path, leaks, level, points):
+    """One of 24 test images is much; one of 24,000 is no reason to distrust the figure."""
+    run = make_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    edit_json(run / "run.json", **record, splits={"leaks": leaks})
+    finding = {"code": "leak-near", "severity": "error", "message": "One has a near-duplicate."}
+    write_json(run / "audit.json", {"findings": [finding]})
+    (alarm,) = [a for a in leaks_of(run) if "near-duplicate" in a.text]
+    assert alarm.level == level
+    assert ("at most" in alarm.text) == bool(points)
+    assert points in alarm.text
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["test"]["num_images"] = 24_000
+    write_json(run / "metrics.json", metrics)
+    (alarm,) = [a for a in leaks_of(run) if "near-duplicate" in a.text]
+    assert alarm.level == ("warning" if leaks else "alarm")
+
+
+def leaks_of(run):
+    return find_alarms(read_stored_run(run), medical=False)
+
+
+def test_a_source_that_no_grouping_can_separate_is_named_in_the_banner(tmp_path):
+    run = make_run(tmp_path / "run")
+    note = "No grouping can separate source from class here: 'cat' against 'owl' have no source."
+    entry = {"name": "the source", "balanced_accuracy": 0.9, "low": 0.8, "high": 1.0,
+             "chance": 0.33, "alarm": True, "note": note}  # fmt: skip
+    edit_json(run / "metrics.json", shortcuts=[entry])
+    text = page_of(run).text
+    banner = text.index("Do not trust these figures yet")
+    said = text.index("and no grouping can separate source from class here")
+    assert said < text.index("Verdict", banner)  # before anything is claimed

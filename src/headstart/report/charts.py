@@ -19,6 +19,7 @@ from headstart.report.wording import short_number
 WIDTH, HEIGHT = 360.0, 250.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 10.0, 40.0
 NAME_WIDTH, NAME_HEIGHT = 110.0, 13.0
+NAME_ROOM, LETTER = 8.0, 6.5  # beside a dot, and the width of a letter
 MOST_POINTS = 120  # of a curve; more would not be seen
 
 Point = tuple[float, float]
@@ -198,7 +199,8 @@ def _line(line: Line, place: _Place) -> list[str]:
 def _beside(name: str, where: Point, taken: list[Point]) -> str:
     """A name beside a dot, on the side where there is room, clear of the names before it."""
     across, down = where
-    while any(abs(across - a) < NAME_WIDTH and abs(down - d) < NAME_HEIGHT for a, d in taken):
+    room = min(NAME_WIDTH, NAME_ROOM + LETTER * len(name))
+    while any(abs(across - a) < room and abs(down - d) < NAME_HEIGHT for a, d in taken):
         down -= NAME_HEIGHT
     taken.append((across, down))
     left = across > WIDTH * 0.6

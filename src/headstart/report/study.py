@@ -137,7 +137,8 @@ def candidate_rows(record: Mapping[str, Any], anchors: Mapping[str, str]) -> lis
                 "p": p_text(row["p_to_best_holm"]) if row["behind_best"]["value"] else "",
                 "spread": ""
                 if row["repeats_std"] is None
-                else f"{row['repeats_mean']:.3f} \u00b1 {row['repeats_std']:.3f}",
+                else f"{100 * row['repeats_mean']:.1f} \u00b1 {100 * row['repeats_std']:.1f} % in "
+                f"{row['repeats']} repeats",
                 "pass_s": row["pass_s"],
                 "pass_is": row["pass_is"],
                 "estimated": "estimated" in row["pass_is"],
