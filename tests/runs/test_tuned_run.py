@@ -93,7 +93,9 @@ def test_the_profile_accounts_for_every_second(finished):
     assert cpu == result.record["cpu_times"]
     assert sum(cpu.values()) > 0
     parts = {row["name"]: row for row in table if row["of"] != "phase"}
-    assert {"pictures, read", "augment", "forward", "backward", "optimizer", "checkpoint"} <= set(parts)
+    assert {"pictures, read", "augment", "forward", "backward", "optimizer", "checkpoint"} <= set(
+        parts
+    )
     assert {"inner part", "frozen stages", "the rest"} <= set(parts)
     # Two folds of 1 + 2 epochs and the final fit: as many backward passes as steps.
     assert int(parts["backward"]["calls"]) == int(parts["optimizer"]["calls"]) > 6
