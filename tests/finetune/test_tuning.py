@@ -157,6 +157,18 @@ def test_inner_rows_choose_the_epoch_by_any_metric():
     assert (logits.argmax(1) == DATA.labels[DATA.inner_rows]).mean() == pytest.approx(max(values))
 
 
+def test_top_three_chooses_the_epoch():
+    labels = np.arange(len(DATA.labels), dtype=np.int64) % 5
+    data = replace(DATA, labels=labels, num_classes=5)
+    tuned = fit(quick(epochs=(5,), monitor="top3", lr=0.03), data)
+    values = [record.inner["top3_accuracy"] for record in tuned.history]
+    assert len(set(values)) > 1
+    assert tuned.best_epoch == int(np.argmax(values))
+    logits = predict_logits(tuned, data.images, data.inner_rows, execution=EXECUTION)
+    among = np.argsort(-logits, axis=1)[:, :3] == labels[data.inner_rows][:, None]
+    assert among.any(axis=1).mean() == pytest.approx(max(values))
+
+
 def test_impatience_ends_a_phase():
     # A rate at which nothing gets better.
     tuned = fit(quick(strategy="two-stage", epochs=(9,), lr=1e-12, patience=2, monitor="accuracy"))

@@ -10,9 +10,9 @@ from test_job import FILES, figures, rows, settings
 
 import headstart
 from headstart.errors import UsageError
+from headstart.finetune.keeping import Keeper
 from headstart.progress import Progress
 from headstart.runs import run_job
-from headstart.runs.tuned import TunedFitting
 
 TUNED = {
     "strategy": "two-stage", "epochs": "1,2", "lr": 0.003, "batch_size": 8, "folds": 2,
@@ -66,6 +66,18 @@ def test_its_bundle_answers_like_the_run(finished):
     assert np.allclose(told, found.probabilities, atol=1e-6)
 
 
+def test_tensorboard_has_every_epoch(finished):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(finished[0].out / "tensorboard")).Reload()
+    for name in ("train_loss", "inner_log_loss", "inner_accuracy", "rate"):
+        told = [(e.step, e.value) for e in events.Scalars(f"fold 1/{name}")]
+        history = rows(finished[0].out / "history.csv")
+        kept = [(int(r["epoch"]), r[name]) for r in history if r["fold"] == "1" and r[name]]
+        assert [step for step, _ in told] == [epoch for epoch, _ in kept]
+        assert np.allclose([v for _, v in told], [float(v) for _, v in kept])
+
+
 def test_the_summary_is_kept(finished):
     lines = (finished[0].out / "summary.txt").read_text().splitlines()
     assert any(line.startswith("blocks.0.layer.fc1") for line in lines)
@@ -81,7 +93,9 @@ def test_the_profile_accounts_for_every_second(finished):
     assert cpu == result.record["cpu_times"]
     assert sum(cpu.values()) > 0
     parts = {row["name"]: row for row in table if row["of"] != "phase"}
-    assert {"pictures", "augment", "forward", "backward", "optimizer", "checkpoint"} <= set(parts)
+    assert {"pictures, read", "augment", "forward", "backward", "optimizer", "checkpoint"} <= set(
+        parts
+    )
     assert {"inner part", "frozen stages", "the rest"} <= set(parts)
     # Two folds of 1 + 2 epochs and the final fit: as many backward passes as steps.
     assert int(parts["backward"]["calls"]) == int(parts["optimizer"]["calls"]) > 6
@@ -104,16 +118,23 @@ def without_times(folder):
 def test_a_killed_tuned_run_ends_with_the_same_figures(finished, tmp_path, monkeypatch):
     result, data, _ = finished
 
-    def stop(self):
-        raise KeyboardInterrupt
+    kept, saves = Keeper.save, []
+
+    def stop(self, state, current):
+        kept(self, state, current)
+        saves.append(sum(state.epochs))
+        if len(saves) == 6:  # three epochs and the end of the first fold, two of the second
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(TunedFitting, "fit_final", stop)
+        patch.setattr(Keeper, "save", stop)
         with pytest.raises(KeyboardInterrupt):
             run_job(settings(data, tmp_path / "run", **TUNED))
     plain = {**TUNED, "profile": False}  # changes no result, so a resume may do without
     resumed = run_job(settings(data, tmp_path / "run", **plain), resume=True)
     assert without_times(resumed.out) == without_times(result.out)
+    assert saves == [1, 2, 3, 3, 1, 2]
+    assert len(list((resumed.out / "checkpoints").glob("fold-*.ckpt"))) == 3
     same = (resumed.out / "model" / "weights.safetensors").read_bytes()
     assert same == (result.out / "model" / "weights.safetensors").read_bytes()
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-PICTURES, AUGMENT, FROZEN = "pictures", "augment", "frozen stages"
+PICTURES, AUGMENT, FROZEN = "pictures, read", "augment", "frozen stages"
 CACHE_FILL, CACHE_READ = "freeze-point cache, filled", "freeze-point cache, read"
 FORWARD, BACKWARD, OPTIMIZER = "forward", "backward", "optimizer"
 INNER, CHECKPOINT, REST = "inner part", "checkpoint", "the rest"
