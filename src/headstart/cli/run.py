@@ -163,6 +163,8 @@ def print_result(result: RunResult) -> None:
             f"test ({tested['num_images']:,} images)": tested["figures"],
         }
     )
+    for leak in result.metrics.get("leaks_allowed", ()):
+        print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
     print_beside(result.metrics)
     out = result.out
     print_pairs(

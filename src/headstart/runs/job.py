@@ -55,6 +55,7 @@ from headstart.runs.record import (
     describe_data,
     describe_execution,
     describe_network,
+    leaks_of,
     now,
     table_digest,
 )
@@ -390,6 +391,7 @@ class Job:
             "data": self.run_file.record["data"],
             "settings": self.run_file.record["settings"],
             "cross_validation": metrics["cross_validation"]["figures"],
+            "leaks_allowed": leaks_of(self.run_file.record),
             "created": now(),
         }
         with self.clock.phase("bundle"):
@@ -430,11 +432,15 @@ class Job:
             )
             figures |= judge_confidence(self.task, self.confidence, predictions, logits)
         figures["origin"] = split.origin
-        outputs.write_test_files(self.folder, predictions, {"test": figures})
+        leaks = leaks_of(self.run_file.record)
+        outputs.write_test_files(self.folder, predictions, {"test": figures}, leaks)
         return figures
 
     def finish(self, folds: FoldsOutcome, metrics: dict[str, Any]) -> RunResult:
         """Write the figures and close the record."""
+        leaks = leaks_of(self.run_file.record)
+        if leaks:
+            metrics = {"leaks_allowed": leaks, **metrics}
         outputs.write_tensorboard(self.folder, folds.scalars, metrics)
         outputs.write_metrics(self.folder, metrics)
         self.run_file.update(
