@@ -12,6 +12,7 @@ from test_job import settings as plain_settings
 from headstart.audit import audit_table
 from headstart.errors import DataError
 from headstart.progress import Progress
+from headstart.report.writing import write_report
 from headstart.runs import run_job
 
 
@@ -52,11 +53,24 @@ def test_an_allowed_leak_is_stamped(split_folder, tmp_path):
     record = json.loads((result.out / "run.json").read_text())
     assert len(record["audit"]["leaks_allowed"]) == 1
     assert "copy.png" in record["audit"]["leaks_allowed"][0]
+    write_report([result.out])
+    metrics = json.loads((result.out / "metrics.json").read_text())
+    bundle = json.loads((result.out / "model/bundle.json").read_text())
+    assert metrics["leaks_allowed"] == record["audit"]["leaks_allowed"]
+    assert record["audit"]["leaks_allowed"][0] in json.dumps(bundle)
+    text = (result.out / "classification_report.txt").read_text()
+    assert text.startswith("LEAKS ALLOWED (--allow-leaks): 1 of")
+    page = (result.out / "report.html").read_text()
+    assert "Leaks were allowed (--allow-leaks)" in page
+    assert "images it had never seen" not in page
+    assert "Leaks were allowed" in (result.out / "model_card.md").read_text()
 
 
 def test_an_honest_split_is_stamped_clean(split_folder, tmp_path):
     result = run_job(settings(split_folder, tmp_path / "run"))
     assert result.record["audit"]["leaks_allowed"] == []
+    assert "leaks_allowed" not in result.metrics
+    assert "LEAKS" not in (result.out / "classification_report.txt").read_text()
 
 
 def test_copies_stay_on_one_side_of_every_split(colour_folder, tmp_path):

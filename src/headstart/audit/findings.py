@@ -76,7 +76,7 @@ class AuditSettings:
 
     embedding_factor: float = 0.4
     hash_factor: float = 0.6
-    exact_limit: int = 50_000
+    exact_limit: int = 100_000
     largest_group: int = 50
     most_pairs: int = 2_000_000
     most_suspects: int = 500

@@ -39,7 +39,8 @@ DISTANCE_RANGE = (0.1, 0.35)
 BITS_RANGE = (2, 10)
 BLOCK, TILE, SAMPLE_BLOCK = 1024, 8192, 64
 NEARER, EQUAL = 0.75, 0.25
-INDEX_NEIGHBOURS, INDEX_PROBES, RECALL_QUERIES, LEAST_NEAR = 16, 32, 500, 20
+INDEX_LISTS = 4  # times the root of the number of pictures
+INDEX_NEIGHBOURS, INDEX_PROBES, RECALL_QUERIES, LEAST_NEAR = 16, 16, 500, 20
 
 Singles = npt.NDArray[np.float32]
 Tested = tuple[Integers, Integers, Singles, Singles]
@@ -275,7 +276,7 @@ def _build_index(units: Singles, seed: int):  # type: ignore[no-untyped-def]
     except ImportError:
         return None
     count, width = units.shape
-    lists = max(1, int(2 * np.sqrt(count)))
+    lists = max(1, int(INDEX_LISTS * np.sqrt(count)))
     index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed = seed % 2**31
     index.cp.niter = 10

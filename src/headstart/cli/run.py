@@ -164,6 +164,8 @@ def print_result(result: RunResult) -> None:
         }
     )
     print_decision("test", tested)
+    for leak in result.metrics.get("leaks_allowed", ()):
+        print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
     print_beside(result.metrics)
     out = result.out
     print_pairs(

@@ -23,6 +23,7 @@ from headstart.report.wording import (
     percent,
     with_interval,
 )
+from headstart.runs.record import leaks_of
 
 CONFLICTS = frozenset({"labels-exact", "labels-near"})
 FEW_TO_LEARN = 10  # images of a class
@@ -78,6 +79,7 @@ class Alarm:
 def find_alarms(run: StoredRun, *, medical: bool) -> list[Alarm]:
     """Every warning about a run, the gravest first."""
     found = [
+        *allowed_alarms(run),
         *shortcut_alarms(run),
         *audit_alarms(run),
         *leak_alarms(run, medical=medical),
@@ -86,6 +88,18 @@ def find_alarms(run: StoredRun, *, medical: bool) -> list[Alarm]:
         *licence_alarms(run),
     ]
     return sorted(found, key=lambda alarm: LEVELS.index(alarm.level))
+
+
+def allowed_alarms(run: StoredRun) -> Iterator[Alarm]:
+    """Leaks that the user chose to go on with."""
+    leaks = leaks_of(run.record)
+    if leaks:
+        yield Alarm(
+            level="alarm",
+            title="Leaks were allowed (--allow-leaks)",
+            text=f"{' '.join(leaks)} These figures are no honest test; do not compare or publish "
+            "them as one.",
+        )
 
 
 def shortcut_alarms(run: StoredRun) -> Iterator[Alarm]:

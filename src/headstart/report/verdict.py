@@ -21,6 +21,7 @@ from headstart.report.wording import (
     listed,
     percent,
 )
+from headstart.runs.record import leaks_of
 
 Bars = list[dict[str, object]]
 
@@ -58,10 +59,16 @@ def how_well(run: StoredRun) -> str:
         return ""
     count = run.metrics["test"]["num_images"]
     ends = interval_text(figure)
+    leaking = bool(leaks_of(run.record))
+    seen = (
+        "but images stand on both sides (leaks were allowed), so this is no test"
+        if leaking
+        else "images it had never seen"
+    )
     inside = f" (95\u00a0% interval {ends})" if ends else ""
     return (
         f"It named {percent(figure['value'])} of {counted(count, 'test image')} rightly{inside}, "
-        "images it had never seen."
+        f"{seen}."
     )
 
 

@@ -61,6 +61,7 @@ from headstart.runs.record import (
     describe_execution,
     describe_network,
     describe_split,
+    leaks_of,
     now,
 )
 from headstart.runs.settings import RunSettings
@@ -381,6 +382,7 @@ class Job:
             "data": self.run_file.record["data"],
             "settings": self.run_file.record["settings"],
             "cross_validation": metrics["cross_validation"]["figures"],
+            "leaks_allowed": leaks_of(self.run_file.record),
             "created": now(),
         }
         with self.clock.phase("bundle"):
@@ -430,7 +432,8 @@ class Job:
             if self.far is not None and predictions.outlier_scores is not None:
                 figures["outliers"]["far"] = [self.judge_far(model, predictions, groups)]
         figures["origin"] = split.origin
-        outputs.write_test_files(self.folder, predictions, {"test": figures})
+        leaks = leaks_of(self.run_file.record)
+        outputs.write_test_files(self.folder, predictions, {"test": figures}, leaks)
         return figures
 
     def judge_far(
@@ -446,6 +449,9 @@ class Job:
 
     def finish(self, folds: FoldsOutcome, metrics: dict[str, Any]) -> RunResult:
         """Write the figures and close the record."""
+        leaks = leaks_of(self.run_file.record)
+        if leaks:
+            metrics = {"leaks_allowed": leaks, **metrics}
         outputs.write_tensorboard(self.folder, folds.scalars, metrics)
         outputs.write_metrics(self.folder, metrics)
         self.run_file.update(

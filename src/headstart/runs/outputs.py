@@ -29,6 +29,7 @@ SUMMARY = "summary.txt"
 TRAINS = "trains.png"
 LEARNING_CURVE = "learning_curve.png"
 TENSORBOARD = "tensorboard"
+LEAKS_ALLOWED = "LEAKS ALLOWED (--allow-leaks)"
 
 
 def write_splits(
@@ -132,17 +133,28 @@ def write_figure(path: Path, figure: Figure) -> None:
     write_whole(path, lambda aside: figure.savefig(aside, dpi=150))
 
 
-def write_test_files(folder: Path, predictions: Predictions, metrics: dict[str, Any]) -> None:
-    """Everything that shows how the test part came out."""
+def write_test_files(
+    folder: Path, predictions: Predictions, metrics: dict[str, Any], leaks: Sequence[str] = ()
+) -> None:
+    """Everything that shows how the test part came out.
+
+    Args:
+        folder: of the run.
+        predictions: of the test images.
+        metrics: with the entry 'test'.
+        leaks: what was allowed to stand on both sides; it heads the report and marks the figure.
+    """
     write_predictions(folder / PREDICTIONS, predictions)
     report = text_report(predictions.probabilities, predictions.labels, predictions.class_names)
-    write_text(folder / REPORT, report)
+    stamp = "".join(f"{LEAKS_ALLOWED}: {message}\n" for message in leaks)
+    write_text(folder / REPORT, f"{stamp}\n{report}" if stamp else report)
     test = metrics["test"]
     accuracy = test["figures"]["accuracy"]["value"]
     figure = confusion_matrix_figure(
         np.array(test["confusion_matrix"]),
         predictions.class_names,
-        f"{test['num_images']} test images, accuracy {accuracy:.3f}",
+        f"{test['num_images']} test images, accuracy {accuracy:.3f}"
+        + (f"\n{LEAKS_ALLOWED}" if leaks else ""),
     )
     write_figure(folder / CONFUSION, figure)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -171,6 +172,23 @@ class RunFile:
                 f"The run '{self.folder}' began on {stored} and cannot go on with "
                 f"{execution.key}. Choose the same device and precision, or another --out."
             )
+
+
+def leaks_of(record: Mapping[str, Any]) -> list[str]:
+    """What was allowed to stand on both sides, a sentence each; empty for an honest split."""
+    audit, splits = record.get("audit") or {}, record.get("splits") or {}
+    told = [str(message) for message in audit.get("leaks_allowed") or ()]
+    if splits.get("leaks") and not told:
+        told.append(
+            f"{splits['leaks']:,} test images belong together with images to learn from (a group, "
+            "duplicates): the test rewards memory."
+        )
+    if splits.get("fold_leaks"):
+        told.append(
+            f"{splits['fold_leaks']:,} images to learn from are parted from others that they "
+            "belong together with: the figures of the folds reward memory."
+        )
+    return told
 
 
 def read_run(folder: Path) -> dict[str, Any]:
