@@ -1,4 +1,4 @@
-"""The page by Streamlit's own app tests: every area, with real runs, broken ones and hostile names."""
+"""The page by Streamlit's own app tests: every area, real runs, broken ones, hostile names."""
 
 from __future__ import annotations
 
