@@ -81,16 +81,12 @@ class Browser:
 
     def text_with(self, *words):
         """The page's text once it holds all these words."""
-        return until(
-            lambda: (
-                text
-                if all(
-                    word in (text := self.run("return document.body.innerText")) for word in words
-                )
-                else None
-            ),
-            lambda: self.run("return document.body.innerText"),
-        )
+
+        def text():
+            return self.run("return document.body.innerText")
+
+        until(lambda: all(word in text() for word in words), text)
+        return text()
 
     def addresses(self):
         """Every address that the page asked for."""
@@ -167,7 +163,7 @@ def test_a_dropped_picture_gets_the_command_s_answer(
     assert until(lambda: browser.run(size))
 
     for area, words in (
-        ("runs", ("All runs", "Confusion matrix", "The whole report")),
+        ("runs", ("Against simple rivals", "Confusion matrix", "The whole report")),
         ("data", ("What the audit found", "most confidently wrong first")),
     ):
         browser.go(f"{address}/?area={area}")

@@ -120,7 +120,7 @@ def taken(predictions: Predictions, row: int) -> Predictions:
 def joined(rows: Sequence[Predictions]) -> Predictions:
     """Predictions of one model, row after row."""
     first = rows[0]
-    columns = {
+    columns: dict[str, Any] = {
         name: None
         if getattr(first, name) is None
         else np.concatenate([getattr(row, name) for row in rows])
@@ -159,15 +159,16 @@ def card_of(answer: Answer, *, all_classes: bool) -> dict[str, Any]:
     order = np.argsort(-chances, kind="stable")
     most = len(order) if all_classes else MOST_BARS
     held = None if row.sets is None else row.sets[0]
+    unknown = bool(row.unknown is not None and row.unknown[0])
     return card | {
         "best": row.names[0],
         "confidence": float(chances[order[0]]),
-        "unknown": bool(row.unknown is not None and row.unknown[0]),
+        "unknown": unknown,
         "bars": [
             {
                 "name": row.class_names[c],
                 "chance": float(chances[c]),
-                "held": held is not None and bool(held[c]),
+                "look": "strange" if unknown else "" if held is None or held[c] else "out",
             }
             for c in order[:most].tolist()
         ],

@@ -168,7 +168,7 @@ def groups_of(lines: Sequence[RunLine]) -> list[dict[str, Any]]:
     for line in lines:
         if line.state in (FINISHED, LOCKED):
             by_data.setdefault((line.data, line.digest), []).append(line)
-    found = []
+    found: list[dict[str, Any]] = []
     for members in by_data.values():
         ranked = sorted(members, key=lambda line: (-(line.crossed["value"] or 0.0), line.name))
         found.append({"data": ranked[0].data, "lines": ranked, "digest": ranked[0].digest,

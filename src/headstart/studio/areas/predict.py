@@ -70,7 +70,8 @@ def take_uploads(key: str) -> None:
     kept = [upload for upload in state[UPLOADS] if (upload.name, upload.digest) not in gone]
     known = {(upload.name, upload.digest) for upload in kept}
     filled = sum(len(upload.content) for upload in kept)
-    refused, taken = 0, []
+    refused = 0
+    taken: list[Upload] = []
     for file in files:
         if file.file_id in dropped:
             continue

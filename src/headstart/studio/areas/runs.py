@@ -134,9 +134,8 @@ def show_comparison(entry: Entry) -> None:
                        f"{entry.folder}")  # fmt: skip
             return
         advice = record["recommendation"]
-        put(
-            "comparison_view.html", advice=advice, text=comparison_text(record).partition("\n\n")[2]
-        )
+        _, _, table = comparison_text(record).partition("\n\n")  # the advice stands above it
+        put("comparison_view.html", advice=advice, text=table)
         picture = entry.folder / PICTURE
         if picture.is_file():
             st.image(str(picture), width=720)
