@@ -268,6 +268,20 @@ class Predictions:
         """How many images."""
         return len(self.paths)
 
+    def take(self, rows: Sequence[int] | Integers) -> Predictions:
+        """The answers to these images only, in this order."""
+        index = np.asarray(rows, dtype=np.int64)
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in index),
+            probabilities=self.probabilities[index],
+            labels=self.labels[index],
+            problems=tuple(self.problems[i] for i in index),
+            outlier_scores=None if self.outlier_scores is None else self.outlier_scores[index],
+            unknown=None if self.unknown is None else self.unknown[index],
+            sets=None if self.sets is None else self.sets[index],
+        )
+
     @property
     def good(self) -> npt.NDArray[np.bool_]:
         """(N,) True where there is an answer."""

@@ -99,10 +99,10 @@ class Strangeness(nn.Module):
         lengths = features.norm(dim=1, keepdim=True).clamp_min(SHORTEST)
         projected = (features / lengths - self.offset) @ self.projection
         apart = (projected @ self.whitening)[:, None, :] - self.means
-        nearest = apart.square().sum(dim=2).amin(dim=1)
-        if self.background is None:
-            return nearest
-        return nearest - (projected @ self.background).square().sum(dim=1)
+        nearest: torch.Tensor = apart.square().sum(dim=2).amin(dim=1)
+        if self.background is not None:
+            nearest = nearest - (projected @ self.background).square().sum(dim=1)
+        return nearest
 
 
 def dense(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

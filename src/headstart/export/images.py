@@ -23,7 +23,7 @@ from headstart.errors import HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, ImageTable
 from headstart.runs import settings_from
-from headstart.runs.external import labelled_table
+from headstart.runs.external import crop_margin_of, labelled_table
 from headstart.runs.given_splits import apply_splits, read_splits
 from headstart.runs.parts import read_table
 from headstart.runs.record import RUN_FILE, read_run
@@ -133,8 +133,7 @@ def given_images(classifier: Classifier, data: str) -> ImageTable:
     Raises:
         DataError: they are not there, or their labels are not the model's.
     """
-    settings = classifier.about["about"].get("settings", {})
-    reading: dict[str, Any] = {"crop_margin": settings.get("crop_margin", 0.0)}
+    reading: dict[str, Any] = {"crop_margin": crop_margin_of(classifier)}
     if data in DATASETS:
         return labelled_table(data, classifier.class_names, reading)
     table = load_unlabelled_or_labelled(data, classifier.class_names, **reading)

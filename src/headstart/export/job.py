@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -35,8 +34,15 @@ from headstart.errors import OutputError
 from headstart.export import quantising
 from headstart.export.examples import write_examples
 from headstart.export.graph import LARGEST_FILE_BYTES, import_onnx, write_graph, write_resizing
-from headstart.export.images import ProofImages, choose_images, run_of
-from headstart.export.parity import TOLERANCE, prepared, prove, prove_resizing
+from headstart.export.images import ProofImages, choose_images, run_of, some
+from headstart.export.parity import (
+    MOST_COMPARED,
+    MOST_RESIZED,
+    TOLERANCE,
+    prepared,
+    prove,
+    prove_resizing,
+)
 from headstart.files import make_folder, storage_errors, write_json
 from headstart.progress import Progress
 from headstart.runs.parts import group_codes
@@ -206,9 +212,10 @@ def proofs(
         ExportError: one differs by more than the tolerance.
     """
     onnx = load_classifier(folder, engine="onnx")
-    found = {ONNX_FILE: prove(classifier, onnx, images.judged, progress=progress)}
+    table = some(images.judged, MOST_COMPARED)
+    found = {ONNX_FILE: prove(classifier, onnx, table, progress=progress)}
     if (folder / RESIZING_FILE).exists():
-        found[RESIZING_FILE] = prove_resizing(classifier, folder, images.judged)
+        found[RESIZING_FILE] = prove_resizing(classifier, folder, some(table, MOST_RESIZED))
     return found
 
 
@@ -227,29 +234,12 @@ def cost_of_int8(
     groups = group_codes(table)
     found = quantising.judge(
         folder,
-        *(taken(predictions, rows) for predictions in answers),
-        table.labels[rows],
-        None if groups is None else groups[rows],
+        answers[0].take(rows),
+        answers[1].take(rows),
+        groups=None if groups is None else groups[rows],
     )
     pixels = next(prepared(classifier, table, range(len(table))))
     found["speed"] = quantising.time_engines(folder, pixels)
     found["verdict"] = quantising.verdict(found)
     progress.note(f"int8       {found['verdict']}")
     return found
-
-
-def taken(predictions: Any, rows: Any) -> Any:
-    """The answers of these rows."""
-    from dataclasses import replace
-
-    pick: Callable[[Any], Any] = lambda column: None if column is None else column[rows]  # noqa: E731
-    return replace(
-        predictions,
-        paths=tuple(predictions.paths[row] for row in rows),
-        probabilities=predictions.probabilities[rows],
-        labels=predictions.labels[rows],
-        problems=tuple(predictions.problems[row] for row in rows),
-        outlier_scores=pick(predictions.outlier_scores),
-        unknown=pick(predictions.unknown),
-        sets=pick(predictions.sets),
-    )

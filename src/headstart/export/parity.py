@@ -28,7 +28,7 @@ from headstart.bundle.onnx_engine import (
 )
 from headstart.data import decode
 from headstart.data.preview import cropped
-from headstart.errors import ExportError
+from headstart.errors import DataError, ExportError
 from headstart.export.graph import IMAGE
 from headstart.progress import Progress
 from headstart.records import Bytes8, ImageTable, Predictions
@@ -56,12 +56,13 @@ def prove(
         What `parity.json` says of `model.onnx`.
 
     Raises:
-        ExportError: a probability differs by more than `TOLERANCE`, or no picture can be read.
+        ExportError: a probability differs by more than `TOLERANCE`.
+        DataError: no picture can be read.
     """
     session = open_session(
         onnx.folder / ONNX_FILE, with_data=(onnx.folder / f"{ONNX_FILE}.data").exists()
     )
-    rows = range(min(len(table), MOST_COMPARED))
+    rows = range(len(table))
     by_torch, by_engine, by_graph, features, alone = [], [], [], [], 0.0
     with progress.phase("Proving the export", len(rows)) as advance:
         for pixels in prepared(reference, table, rows):
@@ -73,11 +74,11 @@ def prove(
             alone = max(alone, apart(first[PROBABILITIES], by_graph[-1][PROBABILITIES][:1]))
             advance(len(pixels))
     if not by_torch:
-        raise ExportError("The export cannot be proved: no picture can be read. Check --data.")
+        raise DataError("The export cannot be proved: no picture can be read. Check --data.")
     expected = joined(by_torch)
     graph = np.concatenate([g[PROBABILITIES] for g in by_graph])
     own = np.concatenate(features)
-    found = {
+    found: dict[str, Any] = {
         "num_images": len(expected),
         "largest_probability_difference": apart(graph, expected.probabilities),
         "mean_probability_difference": float(np.abs(graph - expected.probabilities).mean()),
@@ -191,7 +192,7 @@ def prove_resizing(reference: Classifier, folder: Path, table: ImageTable) -> di
         folder / RESIZING_FILE, with_data=(folder / f"{ONNX_FILE}.data").exists()
     )
     pixel, same, chance, inside, agreeing, count = 0, 0.0, 0.0, 0.0, 0, 0
-    for row in range(min(len(table), MOST_RESIZED)):
+    for row in range(len(table)):
         _, ours = reference.extractor.prepare(table, row)
         if ours is None:
             continue

@@ -145,18 +145,16 @@ def judge(
     folder: Path,
     float32: Predictions,
     int8: Predictions,
-    labels: Integers,
-    groups: Integers | None,
     *,
+    groups: Integers | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """What int8 costs on the same pictures, and what it saves in size.
 
     Args:
         folder: of the exported files.
-        float32: answers of `model.onnx`.
-        int8: answers of `model-int8.onnx`.
-        labels: (N,) `UNLABELLED` where not known.
+        float32: answers of `model.onnx`, with labels where they are known.
+        int8: answers of `model-int8.onnx` to the same images.
         groups: (N,) or None.
         seed: of resampling and signs.
     """
@@ -170,6 +168,7 @@ def judge(
         "bytes": size,
         "size_ratio": size / whole,
     }
+    labels = float32.labels
     known = labels != UNLABELLED
     if not known.any():
         return found | {"accuracy": None}

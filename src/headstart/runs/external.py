@@ -47,13 +47,12 @@ def evaluate_model(
     reading = {
         "columns": columns,
         "group_by": group_by,
-        "crop_margin": classifier.about["about"].get("settings", {}).get("crop_margin", 0.0),
+        "crop_margin": crop_margin_of(classifier),
     }
     table = labelled_table(data, classifier.class_names, reading)
     for note in table.notes:
         progress.note(f"Note       {note}")
-    if table.boxes is None and learnt_on_boxes(classifier):
-        progress.note(f"Warning    {WHOLE_PICTURES}")
+    tell_of_boxes(classifier, table, progress)
     predictions = classifier.predict_source(table, progress=progress, labels=table.labels)
     good = np.flatnonzero(predictions.good)
     if len(good) < len(table):
@@ -82,6 +81,18 @@ def evaluate_model(
         outputs.write_test_files(out, scored, {"test": figures})
         outputs.write_metrics(out, named)
     return named
+
+
+def crop_margin_of(classifier: Classifier) -> float:
+    """The margin around boxes that a model was made with."""
+    settings = classifier.about["about"].get("settings", {})
+    return float(settings.get("crop_margin", 0.0))
+
+
+def tell_of_boxes(classifier: Classifier, table: ImageTable, progress: Progress) -> None:
+    """Warn of whole pictures for a model that has seen cut out ones only."""
+    if table.boxes is None and learnt_on_boxes(classifier):
+        progress.note(f"Warning    {WHOLE_PICTURES}")
 
 
 def learnt_on_boxes(classifier: Classifier) -> bool:
