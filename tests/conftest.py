@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pictures import COLOURS, data_folder, paint
 
 import headstart  # noqa: F401 - first, because torchmetrics imports torchvision
-
-ROOT = Path(__file__).parents[1]
-COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 60), "red": (200, 50, 40)}
 
 
 @pytest.fixture(autouse=True)
@@ -26,15 +21,6 @@ def own_cache(tmp_path_factory, monkeypatch):
     return folder
 
 
-def paint(path: Path, colour: tuple[int, int, int], seed: int, size: int = 40) -> None:
-    """A noisy picture of one colour."""
-    generator = np.random.default_rng(seed)
-    noise = generator.integers(-40, 40, (size, size + 8, 3))
-    pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture
 def colour_folder(tmp_path) -> Path:
     """Three easy classes of twelve PNG pictures each."""
@@ -43,14 +29,6 @@ def colour_folder(tmp_path) -> Path:
         for i in range(12):
             paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
     return folder
-
-
-def data_folder() -> Path | None:
-    """The optional folder of real pictures."""
-    for place in (os.environ.get("HEADSTART_DATA"), ROOT.parent / "shared" / "data"):
-        if place and Path(place).is_dir():
-            return Path(place)
-    return None
 
 
 @pytest.fixture(scope="session")

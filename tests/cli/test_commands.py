@@ -280,7 +280,7 @@ def test_every_command_has_help_with_an_example(headstart, command):
 
 
 def few(folder, **counts):
-    from conftest import paint
+    from pictures import paint
 
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)

@@ -284,7 +284,7 @@ def test_plain_names_stay_as_they_are():
 
 
 def test_fashion_mnist(tmp_path, monkeypatch):
-    from conftest import data_folder
+    from pictures import data_folder
 
     folder = data_folder()
     if folder is None or not (folder / "fashion-mnist").is_dir():

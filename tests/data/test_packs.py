@@ -208,7 +208,7 @@ def test_cifar10_and_tiny_imagenet_by_name(tmp_path, monkeypatch):
 
 
 def test_the_real_packs():
-    from conftest import data_folder
+    from pictures import data_folder
 
     folder = data_folder()
     if folder is None or not (folder / "cifar10" / "test.parquet").is_file():

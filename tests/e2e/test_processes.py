@@ -19,7 +19,7 @@ FIGURES = ("metrics.json", "predictions.csv", "out_of_fold_predictions.csv", "sp
 @pytest.fixture(scope="module")
 def many(tmp_path_factory):
     """Enough pictures that a process can be caught in the middle of its pass."""
-    from conftest import paint
+    from pictures import paint
 
     folder = tmp_path_factory.mktemp("many")
     for i in range(900):
@@ -110,7 +110,7 @@ def test_a_closed_pipe_is_no_error():
 def test_a_terminal_gets_no_command_from_a_files_name(tmp_path):
     """A terminal runs what follows an escape; one that knows ASCII only must not stop us."""
     import torch
-    from conftest import paint
+    from pictures import paint
 
     from headstart.backbones import build_network, find_backbone
     from headstart.bundle import FittedHead, save_bundle

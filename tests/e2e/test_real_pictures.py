@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import data_folder
+from pictures import data_folder
 
 import headstart
 from headstart.data import decode, load_table

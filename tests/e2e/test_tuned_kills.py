@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import COLOURS, paint
+from pictures import COLOURS, paint
 
 SAME = ("predictions.csv", "out_of_fold_predictions.csv", "splits.csv", "model/weights.safetensors")
 KILLS = 4

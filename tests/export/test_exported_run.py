@@ -10,7 +10,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import COLOURS, paint
+from pictures import COLOURS, paint
 
 from headstart.bundle import load_classifier
 from headstart.cli import main

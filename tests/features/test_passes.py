@@ -41,7 +41,7 @@ def test_a_second_pass_reads_back_the_same(colour_folder, extractor):
 
 
 def test_only_new_images_go_through(colour_folder, extractor):
-    from conftest import paint
+    from pictures import paint
 
     extract_features(load_table(str(colour_folder)), extractor, progress=Progress())
     paint(colour_folder / "red" / "new.png", (200, 50, 40), seed=999)

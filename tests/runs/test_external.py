@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from conftest import COLOURS, paint
+from pictures import COLOURS, paint
 
 from headstart.api import evaluate
 from headstart.progress import Progress

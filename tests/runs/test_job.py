@@ -176,7 +176,7 @@ def test_resuming_with_other_settings_names_them(colour_folder, tmp_path, monkey
 
 
 def test_resuming_with_other_images_is_refused(colour_folder, tmp_path, monkeypatch):
-    from conftest import paint
+    from pictures import paint
 
     interrupt(colour_folder, tmp_path / "run", monkeypatch)
     paint(colour_folder / "red" / "00.png", (200, 50, 40), seed=77)
@@ -277,7 +277,7 @@ def test_names_decide_with_contents_whatever_the_store_holds(colour_folder, tmp_
 
 
 def test_own_test_part_is_used(colour_folder, tmp_path):
-    from conftest import COLOURS, paint
+    from pictures import COLOURS, paint
 
     for name, colour in COLOURS.items():
         for i in range(2):
@@ -289,7 +289,7 @@ def test_own_test_part_is_used(colour_folder, tmp_path):
 
 def test_the_test_part_changes_nothing_that_was_learnt(colour_folder, tmp_path):
     """Other test images, even mislabelled ones, leave folds and model as they were."""
-    from conftest import COLOURS, paint
+    from pictures import COLOURS, paint
 
     models = []
     for number in range(2):
@@ -306,7 +306,7 @@ def test_the_test_part_changes_nothing_that_was_learnt(colour_folder, tmp_path):
 
 def test_shuffled_labels_score_at_chance(tmp_path):
     """No leak anywhere in the folds: labels without meaning are not predicted."""
-    from conftest import paint
+    from pictures import paint
 
     generator = np.random.default_rng(0)
     for i in range(120):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bundles import random_bundle
-from conftest import paint
+from pictures import paint
 from scipy import stats
 from sklearn.metrics import f1_score, log_loss
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import COLOURS
+from pictures import COLOURS
 
 import headstart
 from headstart.api import evaluate

@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import paint
+from pictures import paint
 from test_job import rows, settings
 
 from headstart.errors import DataError, UsageError

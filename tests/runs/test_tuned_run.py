@@ -31,7 +31,7 @@ class Notes(Progress):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from conftest import COLOURS, paint
+    from pictures import COLOURS, paint
 
     folder = tmp_path_factory.mktemp("tuned")
     for number, (name, colour) in enumerate(COLOURS.items()):

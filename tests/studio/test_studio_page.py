@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("streamlit", reason="the page needs streamlit")
 
-from conftest import COLOURS, paint
+from pictures import COLOURS, paint
 from PIL import Image
 from report.stored_runs import edit_json, make_run
 from streamlit.testing.v1 import AppTest
