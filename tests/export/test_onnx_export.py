@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,20 @@ def test_the_resizing_graph_takes_any_size(exported):
         (chances,) = session.run(["probabilities"], {"image": picture[None]})
         expected = torch.predict(picture).probabilities
         assert np.abs(chances - expected).max() < 0.02
+
+
+def test_the_torch_program_builds_every_family(exported, tmp_path, monkeypatch, capsys):
+    """In this process: where torch and torchvision do not fit, timm needs Headstart's remedy."""
+    bundle, result = exported
+    pictures = turned_and_grey(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["answer_torch.py", *map(str, pictures)])
+    monkeypatch.syspath_prepend(str(result.out))
+    monkeypatch.delitem(sys.modules, "network", raising=False)
+    runpy.run_path(str(result.out / "answer_torch.py"), run_name="__main__")
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    expected = load_classifier(bundle, device="cpu", precision="float32").predict(pictures)
+    chances = np.array([[a["probabilities"][name] for name in CLASSES] for a in found])
+    assert np.abs(chances - expected.probabilities).max() < parity.TOLERANCE
 
 
 def test_metadata_say_everything(lenet):
