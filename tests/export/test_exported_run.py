@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from bundles import random_bundle
 from pictures import COLOURS, paint
 
 from headstart.bundle import load_classifier
@@ -151,7 +152,7 @@ def test_a_copy_of_a_model_does_not_differ_from_it(place, headstart):
 
 
 def test_data_may_be_given_and_are_then_taken_for_all(place, headstart, tmp_path):
-    shutil.copytree(place / "run" / "model", tmp_path / "alone")
+    random_bundle(tmp_path / "alone", "LeNet5", 32, class_names=tuple(sorted(COLOURS)))
     code, out, err = headstart(
         "export", "alone", "--data", place / "new", "--int8", "--json", "--with-resize"
     )
@@ -173,6 +174,18 @@ def test_pictures_that_are_gone_are_said_to_be(place, headstart, tmp_path):
     assert "own images cannot be read" in err
     assert "Name labelled ones with --data" in err
     assert not (tmp_path / "x").exists()
+
+
+def test_an_export_of_another_model_is_not_taken_for_the_runs(place, headstart, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "again")
+    with (tmp_path / "again" / "model" / "manifest.json").open("a") as file:
+        file.write(" ")  # another digest, the same contents
+    picture = place / "new" / "red" / "0.png"
+    code, _, err = headstart("predict", "again", picture, "--engine", "onnx")
+    assert code == 2
+    assert "not exported from the model that the run holds" in err
+    assert headstart("predict", "again", picture)[0] == 0
+    assert headstart("predict", "again/export", picture, "--engine", "onnx")[0] == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ TORCH = "torch"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model-int8.onnx"
 RESIZING_FILE = "model-resize.onnx"
+PARITY_FILE = "parity.json"
 ENGINE_FILES = {"onnx": ONNX_FILE, "onnx-int8": INT8_FILE}
 ENGINES = (TORCH, *ENGINE_FILES)
 INPUT, FEATURES, PROBABILITIES, OUTLIER_SCORE = (
