@@ -25,7 +25,7 @@ TIERS = {
     "studies": 5, "export": 5,
     "report": 6, "serve": 6,
     "recipes": 7,
-    "api": 8, "survey": 8, "shipping": 8, "estimator": 8,
+    "api": 8, "survey": 8, "estimator": 8,
     "studio": 9, "cli": 9, "__main__": 9,
 }  # fmt: skip
 # Arrows on one tier.
@@ -34,7 +34,7 @@ SIDEWAYS = {
     ("statistics", "metrics"),
     ("calibration", "metrics"), ("calibration", "statistics"),
     ("conformal", "statistics"), ("outliers", "statistics"), ("comparison", "statistics"),
-    ("api", "survey"), ("api", "shipping"), ("__main__", "cli"), ("cli", "studio"),
+    ("api", "survey"), ("__main__", "cli"), ("cli", "studio"),
     ("registry", "errors"),
     ("runtime", "errors"),
     ("files", "errors"),

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from test_job import rows, settings
+from typer.testing import CliRunner
 
 import headstart
 from headstart.api import evaluate
 from headstart.bundle.confidence import Decision
+from headstart.cli.app import app
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.files import digest_file, write_json
 from headstart.metrics import ThresholdRule, choose_threshold
@@ -183,6 +185,18 @@ def test_the_decision_travels_in_the_bundle(decided):
     assert ["yes" if c else "no" for c in found.called] == [row["decision_ill"] for row in table]
     pixels = np.stack([np.full((32, 32, 3), level, dtype=np.uint8) for level in (40, 220)])
     assert classifier.answer_pixels(pixels).called is not None
+
+
+def test_the_command_line_answers_at_the_threshold(decided, tmp_path):
+    result, data = decided
+    path = rows(result.out / "predictions.csv")[0]["path"]
+    said = rows(result.out / "predictions.csv")[0]["decision_ill"] == "yes"
+    asked = ["predict", str(result.out), str(data / path), "--csv", str(tmp_path / "a.csv")]
+    plain = CliRunner().invoke(app, asked)
+    assert f"-> {'ill' if said else 'not ill'}" in plain.output
+    assert rows(tmp_path / "a.csv")[0]["decision_ill"] == ("yes" if said else "no")
+    (answer,) = json.loads(CliRunner().invoke(app, [*asked, "--json"]).stdout)
+    assert (answer["positive"], answer["called_positive"]) == ("ill", said)
 
 
 def test_a_decision_about_a_class_that_is_not_there_is_refused(decided, tmp_path):

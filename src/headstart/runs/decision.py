@@ -107,11 +107,8 @@ def cross_fit_called(
     called, thresholds = np.zeros(len(labels), dtype=bool), []
     for number in range(int(fold.max()) + 1):
         own = fold == number
-        others = positive[~own]
-        if others.any() and not others.all():
-            thresholds.append(threshold_of(scores[~own], others, rule, prevalences))
-        else:  # folds by source or group: the others may hold one kind only
-            thresholds.append(0.5)
+        # Folds that score a class which the others lack are refused when they are made.
+        thresholds.append(threshold_of(scores[~own], positive[~own], rule, prevalences))
         called[own] = scores[own] >= thresholds[-1]
     return called, thresholds
 

@@ -9,6 +9,7 @@ ranking: opening the test part of further candidates is stamped and re-ranks not
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from headstart.files import LOCK_NAME, locked, make_folder, read_json, write_jso
 from headstart.progress import Progress
 from headstart.runs.outputs import read_metrics
 from headstart.runs.record import now, versions
-from headstart.runs.settings import RunSettings
+from headstart.runs.settings import NOT_COMPARED, RunSettings
 from headstart.studies.answers import read_answers
 from headstart.studies.candidates import (
     CandidateRun,
@@ -174,10 +175,11 @@ def begin(folder: Path, settings: ComparisonSettings) -> dict[str, Any]:
     compared = settings.compared()
     if (folder / RECORD).exists():
         record = read_record(folder)
-        if record["compared"] != compared:
+        before = with_defaults(record["compared"])
+        if before != compared:
             raise ResumeError(
                 f"The comparison '{folder}' cannot go on with other settings: "
-                f"{difference_of(record['compared'], compared)}. Give the same ones, or choose "
+                f"{difference_of(before, compared)}. Give the same ones, or choose "
                 "another --out."
             )
         return record
@@ -193,6 +195,17 @@ def begin(folder: Path, settings: ComparisonSettings) -> dict[str, Any]:
     }
     write_json(folder / RECORD, record)
     return record
+
+
+def with_defaults(compared: dict[str, Any]) -> dict[str, Any]:
+    """What was compared, settings that are newer than the comparison at their defaults."""
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(RunSettings)
+        if field.default is not dataclasses.MISSING and field.name not in NOT_COMPARED
+    }
+    runs = {name: {**defaults, **values} for name, values in compared["candidates"].items()}
+    return {**compared, "candidates": runs}
 
 
 def difference_of(before: dict[str, Any], now_asked: dict[str, Any]) -> str:

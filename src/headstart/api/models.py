@@ -1,4 +1,4 @@
-"""What happens to a finished model: it is measured, compared and exported. Part of the api."""
+"""A finished model: load it, measure it on other pictures."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.bundle import load_classifier
+from headstart.api.naming import folder_or_name
+from headstart.bundle import Classifier, load_classifier
 from headstart.progress import Progress
 
 if TYPE_CHECKING:
     from headstart.export import ExportResult
+
+
+def load(path: str | os.PathLike[str], **options: Any) -> Classifier:
+    """Load the model of a run or a bundle.
+
+    Args:
+        path: folder of a run or of a bundle.
+        **options: `device`, `precision`, `expect_digest`, `engine`, as in
+            `headstart.bundle.load_classifier`.
+
+    Returns:
+        A classifier; `.predict(images)` takes paths, folders, PIL images and arrays.
+
+    Raises:
+        BundleError: it is missing, damaged, or newer than this version.
+    """
+    return load_classifier(Path(path), **options)
 
 
 def evaluate(
@@ -148,8 +166,3 @@ def export(
     )
     target = None if out is None else Path(out)
     return export_bundle(Path(model), settings, out=target, progress=progress)
-
-
-def folder_or_name(data: str | os.PathLike[str]) -> str:
-    """Data as the command line would name them; a `Path` always means a folder."""
-    return os.path.abspath(data) if isinstance(data, os.PathLike) else data
