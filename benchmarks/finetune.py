@@ -132,8 +132,9 @@ def main() -> None:
         done = {name: [round(s, 3) for s in found[name][-1]] for name in loops}
         print(f"repeat {repeat + 1}: wall and CPU seconds an epoch {done}", flush=True)
     steps = -(-options.images // options.batch_size)
-    step_ms = 1000 * statistics.median(wall for wall, _ in found[PLAIN]) / steps
-    print(f"a plain step takes {step_ms:.0f} ms; n = {options.repeats}, medians [least, most]")
+    wall_ms, cpu_ms = (1000 * s / steps for s in medians(found[PLAIN]))
+    print(f"a plain step takes {wall_ms:.0f} ms, {cpu_ms:.0f} ms of the processor")
+    print(f"n = {options.repeats}, medians [least, most]")
     for words, above, below in (
         ("headstart's images/s over the plain loop's", PLAIN, OURS),
         ("an epoch recomputed over one cached", AGAIN, CACHED),

@@ -129,7 +129,7 @@ def test_a_network_without_such_a_map_is_refused(name):
 
 
 def test_too_many_features_are_refused():
-    with pytest.raises(UsageError, match="at most 65,536 features, 'flatten' of mini's map"):
+    with pytest.raises(UsageError, match="at most 32,768 features, 'flatten' of mini's map"):
         network(pool="flatten", size=256)
 
 

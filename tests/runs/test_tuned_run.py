@@ -162,3 +162,10 @@ def test_blocks_without_a_map_leave_nothing_behind(finished, tmp_path):
     with pytest.raises(UsageError, match="no map of channels x height x width"):
         run_job(settings(data, tmp_path / "run", **asked))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_names_the_blocks(finished):
+    from headstart.report.reading import read_stored_run
+
+    run = read_stored_run(finished[0].out)
+    assert run.model == "mini with se:8 and spatial, fine-tuned (two-stage)"

@@ -71,8 +71,17 @@ class StoredRun:
         backbone = choice.get("backbone") or self.record["backbone"]["name"]
         strategy = self.settings.get("strategy") or "probe"
         if strategy != "probe":
-            return f"{backbone}, fine-tuned ({strategy})"
+            return f"{backbone}{self.blocks}, fine-tuned ({strategy})"
         return f"{backbone} + {choice.get('head') or self.settings.get('head', 'logistic')}"
+
+    @property
+    def blocks(self) -> str:
+        """What stands before the head, as in ' with se and pool flatten'; '' for nothing."""
+        stored = self.record["backbone"].get("head_blocks") or {}
+        words = list(stored.get("blocks") or [])
+        if stored.get("pool", "own") != "own":
+            words.append(f"pool {stored['pool']}")
+        return f" with {' and '.join(words)}" if words else ""
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -39,9 +39,11 @@ class CandidateRun:
     settings: RunSettings
 
     @property
-    def network_key(self) -> tuple[str, str, int | None]:
+    def network_key(self) -> tuple[str, str, int, str, str]:
         """What decides how long a pass takes; alike for all strategies of a backbone."""
-        return self.settings.model, self.settings.weights, self.settings.image_size
+        chosen = self.settings
+        words = chosen.head_blocks or "", chosen.pool or ""
+        return chosen.model, chosen.weights, chosen.image_size or 0, *words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +215,4 @@ def check_candidates(candidates: Sequence[CandidateRun]) -> None:
 
 def sort_key(candidate: CandidateRun) -> tuple[str, str, int, str, str]:
     """Candidates of one network lie together."""
-    model, weights, size = candidate.network_key
-    settings = candidate.settings
-    return model, weights, size or 0, settings.head_blocks or "", settings.pool or ""
+    return candidate.network_key
