@@ -150,10 +150,14 @@ class FeatureExtractor:
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
 
-    def prepare(
+    def prepare(self, source: ImageSource, row: int) -> Prepared:
+        """Decode, crop to its box and resize one image; None for the pixels where it cannot be."""
+        return self.prepare_many(source, [row], isolated=False)[0]
+
+    def prepare_many(
         self, source: ImageSource, rows: Sequence[int], *, isolated: bool = True
     ) -> list[Prepared]:
-        """Decode, crop to their boxes and resize images; None for the pixels where it cannot be.
+        """As `prepare`, of several images.
 
         Args:
             source: the images.
@@ -243,7 +247,7 @@ class FeatureExtractor:
         if batch is not None:
             size = TASK_IMAGES if isolated else 1
             tasks = [batch[i : i + size] for i in range(0, len(batch), size)]
-            prepare = partial(self.prepare, isolated=isolated)
+            prepare = partial(self.prepare_many, isolated=isolated)
             waiting.append((batch, [pool.submit(prepare, source, rows) for rows in tasks]))
 
     def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:
