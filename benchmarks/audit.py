@@ -1,6 +1,6 @@
 """What an audit of a large folder costs, and whether it names exactly the bad files.
 
-    python benchmarks/audit.py FOLDER [--sizes 10000 100000] [--bad 37] [--copies 50] [--network cells]
+    python benchmarks/audit.py FOLDER [--sizes 10000 100000] [--network cells]
 
 FOLDER lies outside the checkout; what is made there is removed again unless `--keep`. For each
 size a folder of small JPEGs (64 px, 10 classes, every picture another one) is made, 37 of the
@@ -11,8 +11,8 @@ seconds a phase, peak memory (resident, of this process), whether exactly the sp
 named, how many of the copies were linked, and how the near-duplicates were searched. The last line
 tells the cost of the largest size as a multiple of the smallest one's.
 
-`--network cells` puts the means of 8 x 8 cells, turned at random, in the place of `mini`: what is left
-is everything but the network, whose cost is the same for every image.
+`--network cells` puts the means of 8 x 8 cells, turned at random, in the place of `mini`: what is
+left is everything but the network, whose cost is the same for every image.
 """
 
 from __future__ import annotations

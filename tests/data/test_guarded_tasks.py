@@ -165,5 +165,5 @@ def test_a_task_of_large_files_is_cut_into_several(monkeypatch):
     monkeypatch.setattr("headstart.inference.extractor.TASK_BYTES", 3 * len(picture()[0]) - 1)
     source = ImageList([picture()[0]] * 7, [f"{i}.png" for i in range(7)])
     extractor = FeatureExtractor(tiny_network(), on_cpu())
-    assert len(extractor.prepare(source, range(7))) == 7
+    assert len(extractor.prepare_many(source, range(7))) == 7
     assert counts == [3, 3, 1]

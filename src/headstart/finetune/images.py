@@ -119,7 +119,7 @@ def prepare_images(
         for start in range(0, len(source), CHUNK):
             rows = range(start, min(start + CHUNK, len(source)))
             tasks = [rows[i : i + TASK_IMAGES] for i in range(0, len(rows), TASK_IMAGES)]
-            found = pool.map(lambda task: extractor.prepare_rows(source, task), tasks)
+            found = pool.map(lambda task: extractor.prepare_many(source, task), tasks)
             for row, (record, picture) in zip(rows, chain.from_iterable(found), strict=True):
                 facts.append(record)
                 if picture is not None:

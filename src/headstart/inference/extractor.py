@@ -129,13 +129,13 @@ class Extractor:
         """Told of every picture that was prepared; for those who want more than its pixels."""
 
     def prepare(self, source: ImageSource, row: int) -> Prepared:
-        """Decode, crop to its box and resize one image in this process; None where it cannot be."""
-        return self.prepare_rows(source, [row], isolated=False)[0]
+        """Decode, crop to its box and resize one image; None for the pixels where it cannot be."""
+        return self.prepare_many(source, [row], isolated=False)[0]
 
-    def prepare_rows(
+    def prepare_many(
         self, source: ImageSource, rows: Sequence[int], *, isolated: bool = True
     ) -> list[Prepared]:
-        """Decode, crop to their boxes and resize images; None for the pixels where it cannot be.
+        """As `prepare`, of several images.
 
         Args:
             source: the images.
@@ -225,7 +225,7 @@ class Extractor:
         if batch is not None:
             size = TASK_IMAGES if isolated else 1
             tasks = [batch[i : i + size] for i in range(0, len(batch), size)]
-            prepare = partial(self.prepare_rows, isolated=isolated)
+            prepare = partial(self.prepare_many, isolated=isolated)
             waiting.append((batch, [pool.submit(prepare, source, rows) for rows in tasks]))
 
     def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:

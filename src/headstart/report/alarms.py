@@ -56,6 +56,11 @@ AUDIT_TITLES = {
     "imbalance": "classes of unequal size",
     "label-file-facts": "file facts give the label away",
     "label-border": "the border gives the label away",
+    "animated": "files with several frames",
+    "turned": "pictures turned upright",
+    "sixteen-bit": "pictures of 16 bits",
+    "transparent": "transparent pictures",
+    "dicom-window": "scans without a window",
 }
 
 
