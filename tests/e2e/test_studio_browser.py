@@ -164,7 +164,7 @@ def test_a_dropped_picture_gets_the_command_s_answer(
 
     for area, words in (
         ("runs", ("Against simple rivals", "Confusion matrix", "The whole report")),
-        ("data", ("What the audit found", "most confidently wrong first")),
+        ("data", ("What the audit found", "Labels", "Page 1 of 2")),
     ):
         browser.go(f"{address}/?area={area}")
         browser.text_with(*words)

@@ -120,7 +120,13 @@ def test_options_keep_the_page_on_this_computer(tmp_path):
     assert command[-2:] == ["--", str(tmp_path)]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c"),
+        pytest.param(signal.SIGTERM, id="terminate", marks=pytest.mark.slow),
+    ],
+)
 def test_it_serves_here_only_and_ends_cleanly(tmp_path, number):
     pytest.importorskip("streamlit", reason="the page needs streamlit")
     make_run(tmp_path / "runs" / "pets")

@@ -44,6 +44,7 @@ OPTIONS = {
     "server.enableCORS": "true",  # Streamlit's name for refusing other origins
     "server.enableXsrfProtection": "true",
     "server.enableAgentApi": "false",
+    "server.baseUrlPath": "",
     "server.enableStaticServing": "false",
     "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",

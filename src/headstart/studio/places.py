@@ -19,7 +19,7 @@ MODEL_FOLDER, MANIFEST = "model", "manifest.json"  # as the bundle's room calls 
 RUN, BUNDLE, COMPARISON = "run", "bundle", "comparison"
 MARKS = {RUN: "run.json", BUNDLE: "bundle.json", COMPARISON: "comparison.json"}
 DEEPEST = 3  # folders below the place
-MOST_ENTRIES = 500
+MOST_ENTRIES = 2000  # of a folder; the page's documentation says so
 HOW = "Make a run first: headstart run --data DIR --out {place}/NAME"
 
 
