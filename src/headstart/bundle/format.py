@@ -127,7 +127,8 @@ def save_bundle(
             aside.chmod(0o755)
             sure = confidence or Confidence()
             description = describe(network, head, class_names, about)
-            golden = make_golden(network, head.layers, sure)
+            fits = head.num_inputs == network.num_features  # loading refuses it otherwise
+            golden = make_golden(network, head.layers, sure) if fits else None
             write_json(
                 aside / BUNDLE_FILE,
                 description | {"confidence": sure.describe(), "golden": golden},
