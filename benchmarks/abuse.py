@@ -1,7 +1,7 @@
 """The long campaign against `headstart serve`: what hostile clients send, counted and timed.
 
-    python benchmarks/abuse.py RUN_OR_BUNDLE [--images 10000] [--rounds 20] [--soak 3600] [--pause 0.2]
-                               [--schema 50] [--engine auto] [--json FILE]
+    python benchmarks/abuse.py RUN_OR_BUNDLE [--images 10000] [--rounds 20] [--soak 3600]
+                               [--pause 0.2] [--schema 50] [--engine auto] [--json FILE]
 
 Starts the command itself (one worker, a free loopback port), sends in turn mutated images, thirty
 decompression bombs, odd multipart forms, heads and bodies that trickle, names that lead out of
