@@ -17,9 +17,9 @@ round, in turn, so that a busy machine hits all alike:
               what was accepted against twice that at half load
 
 Processor time an image is counted too, that of the service with its decoders: it says more than
-rates where a machine is busy. The aims are printed beside. The load comes from one process of its own with bare sockets (a client
-library would cost more than the service); it shares the cores with the service, and a machine that
-does other work makes every figure smaller: run it on a quiet one.
+rates where a machine is busy. The aims are printed beside. The load comes from one process of its
+own with bare sockets (a client library would cost more than the service); it shares the cores with
+the service, and a machine that does other work makes every figure smaller: run it on a quiet one.
 """
 
 from __future__ import annotations
