@@ -32,11 +32,21 @@ def coarse_pictures(count: int, seed: int = 0) -> list[np.ndarray]:
     return made
 
 
+def wake(module: torch.nn.Module, seed: int) -> None:
+    """Draw convolutions wide enough that what a picture shows reaches the features."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in module.parameters():
+        if parameter.ndim == 4:
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
+
+
 def random_bundle(
     folder: Path, name: str, size: int, *, hidden: int = 0, weights: str = "none", seed: int = 0
 ) -> Path:
     """A bundle of a catalogue network whose head, sets and threshold fit its own features."""
     network = build_network(find_backbone(name), weights=weights, image_size=size, seed=seed)
+    if weights == "none":
+        wake(network.module, seed)
     extractor = FeatureExtractor(network, on_cpu())
     source = ImageList(coarse_pictures(40), [str(i) for i in range(40)])
     features = np.concatenate([v for _, _, v in extractor.extract(source, range(40))])

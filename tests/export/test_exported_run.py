@@ -175,6 +175,18 @@ def test_pictures_that_are_gone_are_said_to_be(place, headstart, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_an_export_of_another_model_is_not_taken_for_the_runs(place, headstart, tmp_path):
+    shutil.copytree(place / "run", tmp_path / "again")
+    with (tmp_path / "again" / "model" / "manifest.json").open("a") as file:
+        file.write(" ")  # another digest, the same contents
+    picture = place / "new" / "red" / "0.png"
+    code, _, err = headstart("predict", "again", picture, "--engine", "onnx")
+    assert code == 2
+    assert "not exported from the model that the run holds" in err
+    assert headstart("predict", "again", picture)[0] == 0
+    assert headstart("predict", "again/export", picture, "--engine", "onnx")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

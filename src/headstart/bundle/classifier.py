@@ -16,15 +16,17 @@ from PIL import Image, ImageOps
 from headstart.backbones import Network, rebuild_network
 from headstart.bundle.confidence import Confidence, read_confidence
 from headstart.bundle.format import (
+    MANIFEST_FILE,
     BundleContents,
     read_bundle,
     read_head,
     read_preprocessing,
     read_spec,
 )
-from headstart.bundle.onnx_engine import TORCH, OnnxExtractor, check_engine
+from headstart.bundle.onnx_engine import PARITY_FILE, TORCH, OnnxExtractor, check_engine
 from headstart.data import load_images, printable, to_rgb
 from headstart.errors import BundleError, DataError, UsageError
+from headstart.files import digest_file, read_json
 from headstart.heads import head_logits
 from headstart.inference import Extractor, FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
@@ -210,11 +212,31 @@ def find_bundle(path: Path, engine: str = TORCH) -> Path:
                 f"The run '{path}' is not finished and has no model yet. "
                 f"Go on with: headstart run --resume --out {path}"
             )
-        exported = engine != TORCH and (path / EXPORT_FOLDER).is_dir()
-        return path / (EXPORT_FOLDER if exported else MODEL_FOLDER)
+        if engine != TORCH and (path / EXPORT_FOLDER).is_dir():
+            check_export(path)
+            return path / EXPORT_FOLDER
+        return path / MODEL_FOLDER
     if not path.is_dir():
         raise BundleError(f"'{path}' is neither a run nor a bundle: there is no such folder.")
     return path
+
+
+def check_export(run: Path) -> None:
+    """Refuse a run's export that was not made from the model that the run holds.
+
+    Raises:
+        BundleError: it is another one, or does not say.
+    """
+    try:
+        origin = read_json(run / EXPORT_FOLDER / PARITY_FILE).get("exported_from")
+        own = digest_file(run / MODEL_FOLDER / MANIFEST_FILE)
+    except (OSError, ValueError, AttributeError):
+        origin, own = None, ""
+    if origin != own:
+        raise BundleError(
+            f"'{run / EXPORT_FOLDER}' was not exported from the model that the run holds now. "
+            f"Remove it and write it anew: headstart export {run}"
+        )
 
 
 def load_classifier(

@@ -6,8 +6,8 @@ other by the network's rounding alone. The graph's own probabilities are for tho
 file without Headstart; `parity.json` in the bundle says how near all three are.
 
 Before anything is run: the file's digest stands in the manifest, and its metadata name the classes
-and the preprocessing of the bundle beside it. Data outside the file are read only from
-`model.onnx.data` of the same folder.
+and the preprocessing of the bundle beside it. Tensors outside the file are read from its own folder
+only: ONNX Runtime refuses other places and links, as long as it is given a path and no bytes.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ TORCH = "torch"
 ONNX_FILE = "model.onnx"
 INT8_FILE = "model-int8.onnx"
 RESIZING_FILE = "model-resize.onnx"
+PARITY_FILE = "parity.json"
 ENGINE_FILES = {"onnx": ONNX_FILE, "onnx-int8": INT8_FILE}
 ENGINES = (TORCH, *ENGINE_FILES)
 INPUT, FEATURES, PROBABILITIES, OUTLIER_SCORE = (
     "pixels", "features", "probabilities", "outlier_score",
 )  # fmt: skip
 METADATA_VERSION = 1
-DATA_SUFFIX = ".data"
 BATCH_SIZE = 64
 
 
@@ -75,7 +75,7 @@ class OnnxExtractor(Extractor):
                 f"The bundle '{folder}' has no {self.path.name}. Write one: "
                 f"headstart export {folder} --onnx{flag}, and load the folder that it names."
             )
-        self.session = open_session(self.path, with_data=self.path.name + DATA_SUFFIX in files)
+        self.session = open_session(self.path)
         check_graph(self.path, self.session, about, preprocessing)
 
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
@@ -111,12 +111,11 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, *, with_data: bool, threads: int | None = None) -> Any:
+def open_session(path: Path, *, threads: int | None = None) -> Any:
     """A session on the processor.
 
     Args:
         path: the ONNX file.
-        with_data: whether its tensors lie in a file beside it; if not, none is looked for there.
         threads: inside an operator; None takes the cores that this process may use.
 
     Raises:
@@ -129,9 +128,8 @@ def open_session(path: Path, *, with_data: bool, threads: int | None = None) -> 
     options.log_severity_level = 4  # what is wrong comes as an exception too
     # A spinning pool takes the cores that decode the next pictures.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    source = str(path) if with_data else path.read_bytes()
     try:
-        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions have no common root
         said = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BundleError(

@@ -151,6 +151,8 @@ def write_graph(
     names = [PROBABILITIES, FEATURES] + ([OUTLIER_SCORE] if module.strangeness else [])
     try:
         program = trace(module, example, names)
+    except MemoryError:
+        raise
     except Exception as error:  # the exporter's errors have no common root
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(

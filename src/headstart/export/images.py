@@ -19,7 +19,7 @@ from PIL import Image
 from headstart.bundle import Classifier
 from headstart.bundle.classifier import EXPORT_FOLDER, MODEL_FOLDER
 from headstart.data import DATASETS, load_unlabelled_or_labelled
-from headstart.errors import HeadstartError, UsageError
+from headstart.errors import DataError, HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, ImageTable
 from headstart.runs import settings_from
@@ -72,7 +72,7 @@ def choose_images(
     tests = None if own is None else part_of(own, "test")
     training = None if own is None else part_of(own, "train")
     if data is not None:
-        judged, origin = given_images(classifier, data), f"--data {data}"
+        judged, origin = given_images(classifier, data, progress), f"--data {Path(data).name}"
     elif tests is not None and len(tests):
         judged, origin = tests, "the run's test part"
     else:
@@ -127,18 +127,24 @@ def part_of(table: ImageTable, part: str) -> ImageTable:
     return table.take(np.flatnonzero(np.array(table.splits) == part))
 
 
-def given_images(classifier: Classifier, data: str) -> ImageTable:
-    """What `--data` names: labelled where labels are known, else plain pictures.
+def given_images(classifier: Classifier, data: str, progress: Progress) -> ImageTable:
+    """What `--data` names: labelled where labels are known, else plain pictures, which is told.
 
     Raises:
-        DataError: they are not there, or their labels are not the model's.
+        DataError: they are not there, or a built-in data set has other classes.
     """
     reading: dict[str, Any] = {"crop_margin": crop_margin_of(classifier)}
     if data in DATASETS:
         return labelled_table(data, classifier.class_names, reading)
     table = load_unlabelled_or_labelled(data, classifier.class_names, **reading)
     known = table.labelled()
-    return known if len(known) else replace(table, class_names=classifier.class_names)
+    if len(known):
+        return known
+    try:
+        return labelled_table(data, classifier.class_names, reading)
+    except DataError as error:
+        progress.note(f"Note       accuracy is not told: {error}")
+        return replace(table, class_names=classifier.class_names)
 
 
 def some(table: ImageTable, most: int) -> ImageTable:

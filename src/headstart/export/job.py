@@ -27,6 +27,7 @@ from headstart.bundle.format import BUNDLE_FILE, WEIGHTS_FILE, write_manifest
 from headstart.bundle.onnx_engine import (
     INT8_FILE,
     ONNX_FILE,
+    PARITY_FILE,
     RESIZING_FILE,
     import_onnxruntime,
 )
@@ -48,7 +49,6 @@ from headstart.progress import Progress
 from headstart.runs.parts import group_codes
 from headstart.runtime import machine
 
-PARITY_FILE = "parity.json"
 PARITY_VERSION = 1
 PACKAGES = ("torch", "onnx", "onnxscript", "onnxruntime", "pillow")
 
@@ -168,9 +168,9 @@ def fill(
     """Write and prove everything; returns the digest and the contents of `parity.json`."""
     for name in (BUNDLE_FILE, WEIGHTS_FILE):
         shutil.copyfile(classifier.folder / name, folder / name)
-    with progress.phase("Tracing the network", 1, "graphs"):
-        listed = [BUNDLE_FILE, WEIGHTS_FILE]
-        listed += write_graph(folder, classifier, largest_bytes=settings.largest_bytes)
+    progress.note(f"Graph      tracing {classifier.about['backbone']['name']}")
+    listed = [BUNDLE_FILE, WEIGHTS_FILE]
+    listed += write_graph(folder, classifier, largest_bytes=settings.largest_bytes)
     if settings.with_resize:
         write_resizing(folder, RESIZING_FILE, classifier)
         listed.append(RESIZING_FILE)

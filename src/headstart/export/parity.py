@@ -59,9 +59,7 @@ def prove(
         ExportError: a probability differs by more than `TOLERANCE`.
         DataError: no picture can be read.
     """
-    session = open_session(
-        onnx.folder / ONNX_FILE, with_data=(onnx.folder / f"{ONNX_FILE}.data").exists()
-    )
+    session = open_session(onnx.folder / ONNX_FILE)
     rows = range(len(table))
     by_torch, by_engine, by_graph, features, alone = [], [], [], [], 0.0
     with progress.phase("Proving the export", len(rows)) as advance:
@@ -188,9 +186,7 @@ def prove_resizing(reference: Classifier, folder: Path, table: ImageTable) -> di
         ExportError: a probability differs by more than `TOLERANCE` from the answer to the very
             pixels that the graph has resized.
     """
-    session = open_session(
-        folder / RESIZING_FILE, with_data=(folder / f"{ONNX_FILE}.data").exists()
-    )
+    session = open_session(folder / RESIZING_FILE)
     pixel, same, chance, inside, agreeing, count = 0, 0.0, 0.0, 0.0, 0, 0
     for row in range(len(table)):
         _, ours = reference.extractor.prepare(table, row)

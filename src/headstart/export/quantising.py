@@ -31,7 +31,7 @@ from headstart.comparison import paired_bootstrap, sign_flip_test
 from headstart.errors import ExportError
 from headstart.export.graph import import_onnx
 from headstart.export.parity import compare_answers, prepared
-from headstart.progress import Progress
+from headstart.progress import Advance, Progress
 from headstart.records import UNLABELLED, Bytes8, ImageTable, Integers, Predictions
 from headstart.statistics import share_estimate
 
@@ -45,9 +45,10 @@ MUCH_DISAGREEMENT = 0.05  # the same, where labels are not known
 class Calibration:
     """Hands one batch after the other to ONNX Runtime's calibration."""
 
-    def __init__(self, batches: Iterator[Bytes8]) -> None:
-        """Keep the batches; they are prepared when they are asked for."""
+    def __init__(self, batches: Iterator[Bytes8], advance: Advance) -> None:
+        """Keep the batches; they are prepared when they are asked for, and then reported."""
         self.batches = batches
+        self.advance = advance
         self.num_images = 0
 
     def get_next(self) -> dict[str, Bytes8] | None:
@@ -56,6 +57,7 @@ class Calibration:
         if pixels is None:
             return None
         self.num_images += len(pixels)
+        self.advance(len(pixels))
         return {INPUT: pixels}
 
 
@@ -78,12 +80,14 @@ def quantise(
     """
     import_onnxruntime()
     onnx = import_onnx()
-    progress.note(f"int8       calibrating with {len(table):,} images")
     source, simple = folder / ONNX_FILE, folder / "simplified.onnx"
-    data = Calibration(prepared(reference, table, range(len(table))))
     try:
-        run_quietly(source, simple, folder / INT8_FILE, data)
+        with progress.phase("Calibrating int8", len(table)) as advance:
+            data = Calibration(prepared(reference, table, range(len(table))), advance)
+            run_quietly(source, simple, folder / INT8_FILE, data)
         model = onnx.load(str(folder / INT8_FILE))
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # the tool's errors have no common root
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExportError(
@@ -215,11 +219,7 @@ def time_engines(folder: Path, pixels: Bytes8) -> dict[str, Any]:
         pixels: (B, H, W, 3), repeated to `TIMED_BATCH`.
     """
     batch = np.resize(pixels, (TIMED_BATCH, *pixels.shape[1:]))
-    outside = (folder / f"{ONNX_FILE}.data").exists()
-    sessions = [
-        open_session(folder / ONNX_FILE, with_data=outside),
-        open_session(folder / INT8_FILE, with_data=False),
-    ]
+    sessions = [open_session(folder / name) for name in (ONNX_FILE, INT8_FILE)]
     seconds: list[list[float]] = [[], []]
     for number in range(TIMED_ROUNDS + 1):
         for session, own in zip(sessions, seconds, strict=True):
