@@ -319,7 +319,7 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
 
 def is_finite(value: object) -> bool:
     """Whether it is a number that can be computed with; JSON of Python's may hold NaN."""
-    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type, operator]
+    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type]
 
 
 def head_layers(about: dict[str, Any], state: State) -> Layers:
