@@ -1,12 +1,12 @@
 """The long campaign against `headstart serve`: what hostile clients send, counted and timed.
 
     python benchmarks/abuse.py RUN_OR_BUNDLE [--images 10000] [--rounds 20] [--soak 3600]
-                               [--schema 50] [--engine auto] [--json FILE]
+                               [--pause 0.2] [--schema 50] [--engine auto] [--json FILE]
 
 Starts the command itself (one worker, a free loopback port), sends in turn mutated images, thirty
 decompression bombs, odd multipart forms, heads and bodies that trickle, names that lead out of
 folders, whatever schemathesis makes of the API's description, and clients that vanish for as long
-as `--soak` says, while every tenth request is a good one. Memory is that of the service and its
+as `--soak` says (a flood with `--pause 0`), beside good ones. Memory is that of the service and its
 processes (resident, /proc). Traffic stays on loopback; nothing is sent anywhere else.
 
 A line is a failure where there was a 5xx, an answer without a code, a hang over one second on an
@@ -258,8 +258,15 @@ def follow_schema(target: Target, examples: int) -> Tally:
     return tally
 
 
-def soak(target: Target, seconds: float, threads: int = 6) -> Tally:
-    """Clients that vanish at every point of a request; every tenth stays and is answered."""
+def soak(target: Target, seconds: float, pause_s: float, threads: int = 6) -> Tally:
+    """Clients that vanish at every point of a request, beside good ones.
+
+    Args:
+        target: the service.
+        seconds: how long.
+        pause_s: between two clients of a thread; 0 is a flood beyond what can be answered.
+        threads: of clients that vanish.
+    """
     tally = Tally(f"{seconds:.0f} s of clients that vanish")
     pictures = [data for _, data in seeds()]
     until, gone, lock = time.monotonic() + seconds, Counter[str](), threading.Lock()
@@ -278,6 +285,7 @@ def soak(target: Target, seconds: float, threads: int = 6) -> Tally:
                     time.sleep(0.02)
             with lock:
                 gone["vanished"] += 1
+            time.sleep(pause_s)
 
     crowd = [threading.Thread(target=vanish, args=(i,), daemon=True) for i in range(threads)]
     for thread in crowd:
@@ -310,6 +318,7 @@ def main() -> None:
     parser.add_argument("--slow", type=int, default=100)
     parser.add_argument("--schema", type=int, default=50)
     parser.add_argument("--soak", type=float, default=3600)
+    parser.add_argument("--pause", type=float, default=0.2, help="of vanishing clients, seconds")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--skip", nargs="*", default=[])
     parser.add_argument("--json")
@@ -322,7 +331,7 @@ def main() -> None:
         "forms": lambda: send_forms(target, options.rounds),
         "slow": lambda: trickle(target, options.slow),
         "schema": lambda: follow_schema(target, options.schema),
-        "soak": lambda: soak(target, options.soak),
+        "soak": lambda: soak(target, options.soak, options.pause),
     }
     rows = []
     for name, part in parts.items():

@@ -16,15 +16,17 @@ round, in turn, so that a busy machine hits all alike:
     double    open loop at twice that rate: how quickly the surplus gets its 503, and the p99 of
               what was accepted against twice that at half load
 
-The aims are printed beside. The load comes from one process of its own with bare sockets (a client
-library would cost more than the service); it shares the cores with the service, and a machine that
-does other work makes every figure smaller: run it on a quiet one.
+Processor time an image is counted too, that of the service with its decoders: it says more than
+rates where a machine is busy. The aims are printed beside. The load comes from one process of its
+own with bare sockets (a client library would cost more than the service); it shares the cores with
+the service, and a machine that does other work makes every figure smaller: run it on a quiet one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import socket
 import statistics
@@ -175,8 +177,23 @@ def run_open(port: int, requests: list[bytes], rate: float, seconds: float) -> L
     return load
 
 
-def run_bare(bundle: str, engine: str, images: list[bytes], seconds: float) -> float:
-    """Images/s of a loop without a service; the engine's own process, for a fair start."""
+def cpu_seconds(pid: int) -> float:
+    """Processor time of a process and all its children so far."""
+    total, open_ids = 0.0, [pid]
+    while open_ids:
+        at = open_ids.pop()
+        try:
+            fields = Path(f"/proc/{at}/stat").read_text().rpartition(")")[2].split()
+            total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+            for task in Path(f"/proc/{at}/task").iterdir():
+                open_ids += map(int, (task / "children").read_text().split())
+        except OSError:
+            continue
+    return total
+
+
+def run_bare(bundle: str, engine: str, images: list[bytes], seconds: float) -> tuple[float, float]:
+    """Images/s and processor seconds an image of a loop without a service."""
     from headstart.bundle import load_classifier
     from headstart.bundle.format import read_preprocessing
     from headstart.data import decode
@@ -192,7 +209,7 @@ def run_bare(bundle: str, engine: str, images: list[bytes], seconds: float) -> f
     def take(start: int) -> list[bytes]:
         return [images[(start + i) % len(images)] for i in range(BATCH)]
 
-    done, begun = 0, 0.0
+    done, begun, spent = 0, 0.0, 0.0
     with ThreadPoolExecutor(usable_cores()) as pool:
         ahead = [[pool.submit(prepare, d) for d in take(BATCH * n)] for n in range(2)]
         number = 2
@@ -202,11 +219,12 @@ def run_bare(bundle: str, engine: str, images: list[bytes], seconds: float) -> f
             number += 1
             classifier.answer_pixels(batch)
             if not begun:  # the first batch warms up
-                begun = time.perf_counter()
+                begun, spent = time.perf_counter(), time.process_time()
                 continue
             done += BATCH
             if time.perf_counter() - begun > seconds:
-                return done / (time.perf_counter() - begun)
+                took, used = time.perf_counter() - begun, time.process_time() - spent
+                return done / took, used / done
 
 
 class Service:
@@ -250,10 +268,13 @@ def one_round(
     command = [sys.executable, __file__, bundle, "-", "--engine", service.engine(), "--bare",
                str(seconds)]  # fmt: skip
     packed = json.dumps([data.hex() for data in images])
-    bare = float(subprocess.run(command, input=packed, capture_output=True, text=True,
-                                check=True).stdout)  # fmt: skip
+    output = subprocess.run(command, input=packed, capture_output=True, text=True,
+                                check=True).stdout  # fmt: skip
+    bare, bare_cpu = map(float, output.split())
     unloaded = run_closed(service.port, requests, 1, seconds / 2)
+    used = cpu_seconds(service.process.pid)
     closed = run_closed(service.port, requests, max(2, 32 // files), seconds)
+    used = cpu_seconds(service.process.pid) - used
     rate = closed.statuses[200] / closed.took_s
     half = run_open(service.port, requests, rate / 2, seconds)
     double = run_open(service.port, requests, rate * 2, seconds)
@@ -262,6 +283,8 @@ def one_round(
         "bare images/s": bare,
         "service images/s": rate * files,
         "share of bare": rate * files / bare,
+        "bare CPU ms an image": 1000 * bare_cpu,
+        "service CPU ms an image": 1000 * used / (closed.statuses[200] * files),
         "unloaded p50 ms": 1000 * p50,
         "half p50 ms": 1000 * percentile(half.waits, 0.5),
         "half p99 ms": 1000 * percentile(half.waits, 0.99),
@@ -301,7 +324,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.bare:
         given = [bytes.fromhex(text) for text in json.loads(sys.stdin.read())]
-        print(run_bare(options.bundle, options.engine, given, options.bare))
+        print(*run_bare(options.bundle, options.engine, given, options.bare))
         return
     found = sorted(
         p for p in Path(options.images).rglob("*") if p.suffix.lower() in (".jpg", ".png")

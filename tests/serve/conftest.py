@@ -22,5 +22,7 @@ def live(served_bundle):
         "header_timeout_s": 1.0,
         "max_connections": 20,
     }
-    with running(settings_for(served_bundle, requests=small, window_ms=2)) as service:
+    with running(
+        settings_for(served_bundle, requests=small, window_ms=2, queue_images=64)
+    ) as service:
         yield service

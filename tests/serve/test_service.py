@@ -298,7 +298,7 @@ def test_a_wrong_golden_prediction_is_never_ready(tmp_path):
         ({"port": 70_000}, "`port` must be between 0 and 65,535, got 70000"),
         ({"workers": 0}, "`workers` must be"),
         ({"engine": "tensorrt"}, "`engine` must be one of"),
-        ({"queue_images": 4}, "`max_files` must be between 1 and 4, got 32"),
+        ({"queue_images": 0}, "`queue_images` must be between 1 and 100,000, got 0"),
     ],
 )
 def test_settings_that_cannot_be(changes, message):

@@ -127,7 +127,8 @@ def save_bundle(
             aside.chmod(0o755)
             sure = confidence or Confidence()
             description = describe(network, head, class_names, about)
-            golden = make_golden(network, head.layers, sure)
+            fits = head.num_inputs == network.num_features  # loading refuses it otherwise
+            golden = make_golden(network, head.layers, sure) if fits else None
             write_json(
                 aside / BUNDLE_FILE,
                 description | {"confidence": sure.describe(), "golden": golden},
@@ -319,7 +320,7 @@ def check_contents(folder: Path, about: dict[str, Any], state: State) -> None:
 
 def is_finite(value: object) -> bool:
     """Whether it is a number that can be computed with; JSON of Python's may hold NaN."""
-    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type, operator]
+    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type]
 
 
 def head_layers(about: dict[str, Any], state: State) -> Layers:

@@ -45,7 +45,7 @@ def command(
     decode_timeout: float = typer.Option(5, help="Seconds to decode one image."),
     decoders: int = typer.Option(0, min=0, max=64, help="Decoding processes a worker; 0 takes as "
                                  "many as cores."),
-    queue: int = typer.Option(64, help="Images that may wait in one worker; more get 503."),
+    queue: int = typer.Option(32, help="While so many images wait in a worker, requests get 503."),
     batch: int = typer.Option(32, help="Most images in one forward pass."),
     window_ms: float = typer.Option(5, help="How long a batch waits for images being decoded."),
     drain: float = typer.Option(30, min=1, help="Seconds for requests in flight after SIGTERM."),

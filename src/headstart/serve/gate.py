@@ -218,7 +218,7 @@ class Exchange:
             fields["code"] = self.code
         if self.service.settings.log_names and self.names:
             fields["names"] = self.names
-        log_event("request", **fields)
+        log_event("request", logging.INFO, **fields)
 
     def _check_token(self, token: str) -> None:
         if not token:

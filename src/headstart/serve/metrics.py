@@ -103,5 +103,5 @@ class ServiceMetrics:
         registry = self.registry
         if registry is None:
             registry = CollectorRegistry()
-            MultiProcessCollector(registry)
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry)

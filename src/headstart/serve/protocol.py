@@ -46,8 +46,8 @@ class GuardedProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clocks."""
-        self._head_timer = stopped(self._head_timer)
-        self._reader_timer = stopped(self._reader_timer)
+        self._stop_head_timer()
+        self._stop_reader_timer()
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -59,17 +59,27 @@ class GuardedProtocol(H11Protocol):
 
     def resume_writing(self) -> None:
         """The reader goes on."""
-        self._reader_timer = stopped(self._reader_timer)
+        self._stop_reader_timer()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets an answer of the usual form."""
         self._refuse(RefusedError("bad_http"))
 
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
     def _watch_head(self) -> None:
         waits = self.cycle is None or self.cycle.response_complete
         if not waits or self.transport.is_closing():
-            self._head_timer = stopped(self._head_timer)
+            self._stop_head_timer()
         elif self._head_timer is None:
             self._head_timer = self.loop.call_later(self.limits.header_timeout_s, self._end_waiting)
 
@@ -88,12 +98,6 @@ class GuardedProtocol(H11Protocol):
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             self.transport.write(raw_answer(refusal))
         self.transport.close()
-
-
-def stopped(timer: asyncio.TimerHandle | None) -> None:
-    """Cancel a timer where there is one."""
-    if timer is not None:
-        timer.cancel()
 
 
 def raw_answer(refusal: RefusedError) -> bytes:

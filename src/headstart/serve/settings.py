@@ -69,7 +69,8 @@ class ServeSettings:
         decoding: limits of pictures.
         decoding_timeout_s: for one picture.
         decoders: processes that decode in one worker; 0 takes as many as cores.
-        queue_images: admitted and not yet answered in one worker; more get 503 at once.
+        queue_images: admitted and not yet answered in one worker; while there are so many, the
+            next request gets 503 at once.
         max_batch: images in one forward pass.
         window_ms: how long a batch waits for images that are being decoded.
         drain_s: how long requests in flight may take after SIGTERM.
@@ -92,7 +93,7 @@ class ServeSettings:
     decoding: DecodingLimits = field(default_factory=DecodingLimits)
     decoding_timeout_s: float = 5.0
     decoders: int = 0
-    queue_images: int = 64
+    queue_images: int = 32
     max_batch: int = 32
     window_ms: float = 5.0
     drain_s: float = 30.0
@@ -113,7 +114,7 @@ class ServeSettings:
             ("max_batch", self.max_batch, 1, 1024),
             ("window_ms", self.window_ms, 0, 1000),
             ("decoding_timeout_s", self.decoding_timeout_s, 0.1, 600),
-            ("max_files", limits.max_files, 1, self.queue_images),
+            ("max_files", limits.max_files, 1, 1000),
             ("max_file_bytes", limits.max_file_bytes, 1, limits.max_request_bytes),
             ("max_request_bytes", limits.max_request_bytes, 1, limits.buffer_bytes),
             ("body_timeout_s", limits.body_timeout_s, 0.1, 3600),

@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
+from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 from headstart.data import printable
 from headstart.serve.failures import RefusedError
@@ -124,7 +128,7 @@ class FormCollector:
         self._parts = 0
         self._begin_part()
 
-    def callbacks(self) -> dict[str, object]:
+    def callbacks(self) -> MultipartCallbacks:
         """By the names that `python_multipart` knows."""
         return {
             "on_part_begin": self._begin_part,

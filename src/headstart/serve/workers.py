@@ -47,5 +47,5 @@ class Workers(Multiprocess):
         for pid in before - {process.pid for process in self.processes}:
             from prometheus_client.multiprocess import mark_process_dead
 
-            mark_process_dead(pid)
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
             log_event("worker_replaced", worker=pid)
