@@ -29,6 +29,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -335,7 +336,7 @@ def train_round(
         progress.note(f"{title}: loss {row['loss']}, accuracy {row['val_accuracy']}")
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log}
         state["settings"] = plain(settings)
-        write_whole(folder / "last.pt", lambda aside, state=state: torch.save(state, aside))
+        write_whole(folder / "last.pt", partial(torch.save, state))
         write_csv(folder / "pretrain.csv", list(row), [list(line.values()) for line in log])
     return write_weights(backbone, folder / "mini.safetensors", settings)
 

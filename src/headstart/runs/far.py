@@ -14,7 +14,7 @@ import numpy.typing as npt
 from headstart.bundle.confidence import Confidence
 from headstart.data import DATASETS, load_table, load_unlabelled_or_labelled
 from headstart.errors import DataError
-from headstart.inference import FeatureExtractor
+from headstart.inference import Extractor
 from headstart.outliers import judge_separation
 from headstart.progress import Progress
 from headstart.records import ImageTable, Integers
@@ -40,7 +40,7 @@ def load_far(name: str, *, seed: int) -> ImageTable:
 
 
 def far_scores(
-    confidence: Confidence, extractor: FeatureExtractor, table: ImageTable, progress: Progress
+    confidence: Confidence, extractor: Extractor, table: ImageTable, progress: Progress
 ) -> Scores:
     """(m,) strangeness of the readable images of a far pack.
 

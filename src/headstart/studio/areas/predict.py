@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from headstart.bundle import Classifier
-from headstart.records import Preprocessing
+from headstart.inference import FeatureExtractor
 from headstart.runs.external import WHOLE_PICTURES, learnt_on_boxes
 from headstart.studio import caching
 from headstart.studio.answering import (
@@ -136,22 +136,30 @@ def show_answers(classifier: Classifier, answers: Sequence[Answer]) -> None:
     turn_below(PAGE, len(shown), CARDS)
 
 
+def describe_engine(classifier: Classifier) -> str:
+    """What computes, in words."""
+    extractor = classifier.extractor
+    if isinstance(extractor, FeatureExtractor):
+        return extractor.execution.describe()
+    return f"ONNX Runtime ({classifier.engine})"
+
+
 def about_model(entry: Entry, classifier: Classifier) -> dict[str, object]:
     """Which model answers."""
-    about, network = classifier.about, classifier.extractor.network
-    preprocessing: Preprocessing = network.preprocessing
+    about, backbone = classifier.about, classifier.about["backbone"]
+    preprocessing = classifier.extractor.preprocessing
     data = about.get("about", {}).get("data", {})
     temperature = classifier.confidence.temperature
     return {
         "name": entry.name,
         "digest": classifier.root_digest,
-        "backbone": network.spec.name,
-        "licence": network.weights.licence,
-        "code_licence": network.spec.code_licence,
+        "backbone": backbone["name"],
+        "licence": backbone["weights"]["licence"],
+        "code_licence": backbone["code_licence"],
         "classes": classifier.class_names,
         "data": data.get("name", ""),
         "num_images": data.get("num_images"),
         "pictures": preprocessing.describe(),
-        "engine": classifier.extractor.execution.describe(),
+        "engine": describe_engine(classifier),
         "temperature": temperature,
     }
