@@ -271,6 +271,18 @@ def test_leaks_say_what_they_can_do(tmp_path, leaks, level, points):
     assert alarm.level == ("warning" if leaks else "alarm")
 
 
+@pytest.mark.parametrize(("asked", "told"), [("none", "as was asked"), ("auto", "data are large")])
+def test_a_run_without_an_audit_says_so(tmp_path, asked, told):
+    run = make_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    edit_json(run / "run.json", settings=record["settings"] | {"audit": asked})
+    (alarm,) = [a for a in leaks_of(run) if a.title == "Not audited"]
+    assert told in alarm.text
+    assert "not audited" in page_of(run).text  # in the verdict too
+    write_json(run / "audit.json", {"findings": []})
+    assert "Not audited" not in [a.title for a in leaks_of(run)]
+
+
 def leaks_of(run):
     return find_alarms(read_stored_run(run), medical=False)
 

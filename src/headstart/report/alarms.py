@@ -14,7 +14,7 @@ from headstart.report.facts import (
     follow_groups,
     rival_label,
 )
-from headstart.report.reading import StoredRun
+from headstart.report.reading import AUDIT, StoredRun
 from headstart.report.wording import (
     counted,
     estimate,
@@ -86,6 +86,7 @@ def find_alarms(run: StoredRun, *, medical: bool) -> list[Alarm]:
     found = [
         *allowed_alarms(run),
         *shortcut_alarms(run),
+        *unasked_alarms(run),
         *audit_alarms(run),
         *leak_alarms(run, medical=medical),
         *size_alarms(run),
@@ -153,6 +154,20 @@ def shortcuts_of(run: StoredRun) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def unasked_alarms(run: StoredRun) -> Iterator[Alarm]:
+    """A run that could have looked for duplicates and shortcuts and did not."""
+    asked = run.settings.get("audit")
+    if asked is None or (run.folder / AUDIT).exists():
+        return
+    why = "as was asked (--audit none)" if asked == "none" else "because the data are large"
+    yield Alarm(
+        level="warning",
+        title="Not audited",
+        text=f"Duplicates, leaks and shortcuts were not looked for, {why}. What makes figures too "
+        "good would not be seen here: run again with --audit full before you rely on them.",
+    )
 
 
 def audit_alarms(run: StoredRun) -> Iterator[Alarm]:

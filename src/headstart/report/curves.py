@@ -112,7 +112,7 @@ def ranking_charts(
         lines = class_lines(curves)
         if decision is not None and diagonal:
             told = f"where \u2018{decision[0]}\u2019 is decided"
-            dot = Line(name=told, points=[decision[1:]], look="c2", dots=True, joined=False)
+            dot = Line(name=told, points=[decision[1:]], look="mark", dots=True, joined=False)
             lines.append(dot)
         charts.append(
             Chart(
