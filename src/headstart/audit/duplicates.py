@@ -33,6 +33,7 @@ from headstart.progress import Progress
 from headstart.records import ImageTable, Integers
 
 NONE = -1
+MOST_TOLD = 50_000  # pairs of a kind that are told, the closest; groups follow from all of them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +45,8 @@ class Duplicates:
         near: (N,) number of the star of near-duplicates, -1 outside; exact copies included.
         linked: (N,) code of the unit that must stay on one side: given groups, exact duplicates
             and stars, joined where they share an image.
-        pairs: exact, near, then suspect ones, the closest first within each.
+        pairs: exact, near, then suspect ones, the closest first within each, at most `MOST_TOLD`
+            of each kind beside the exact ones.
         neighbours: the search, None where fewer than two distinct pictures could be compared.
         num_left_apart: agreeing pairs whose pictures belong to different stars.
         num_full: stars that reached the largest size.
@@ -218,7 +220,8 @@ def _all_pairs(
         (neighbours.by_hash, None, "suspect", "hash only"),
     )
     for close, mask, kind, tests in kinds:
-        for place in np.arange(len(close)) if mask is None else np.flatnonzero(mask):
+        places = np.arange(len(close)) if mask is None else np.flatnonzero(mask)
+        for place in places[:MOST_TOLD]:
             i, j = compared[close.first[place]], compared[close.second[place]]
             distance = max(0.0, float(close.distance[place])) / limit
             pairs.append(_pair(int(i), int(j), kind, tests, distance, int(close.bits[place])))
