@@ -274,6 +274,10 @@ def test_every_folder_is_listed_whatever_its_state(runs, visit):
     assert "pets &amp; co" in text
     for shown in ("Confusion matrix", "Each class on the test part", "Curves", "Against simple"):
         assert shown in text
+    head = text[text.index("Each class on the test part") :].partition("</thead>")[0]
+    columns = [part.partition("<")[0] for part in head.split('scope="col"')[1:]]
+    assert columns == [">Class", ' class="n">Precision', ' class="n">Recall', ' class="n">F1',
+                       ' class="n">Images']  # fmt: skip
     assert "data:image/svg+xml;base64," in text
     assert "<svg" not in text  # Streamlit would take it away
 

@@ -34,6 +34,7 @@ from headstart.studio.places import Entry
 REPORT = "report.html"
 REPORT_MIB = 20  # more is not sent into the page
 REPORT_PX = 900
+CLASS_FIGURES = ("precision", "recall", "f1")
 SHOW_REPORT = "kept.runs.report"
 
 
@@ -83,13 +84,21 @@ def run_html(folder: str, name: str, mark: str) -> str:
         "bars": accuracy_bars(run),
         "tiles": sections.tiles(run),
         "figures": rows,
-        "class_table": sections.class_table(run),
+        "class_table": main_columns(sections.class_table(run)),
         "confusion": confusion,
         "charts": [chart_image(chart) for chart in drawn],
         "data_size_verdict": charts["data_size_verdict"],
         "facts": reproduction(run, read_answers(run.folder)),
     }
     return render("run_view.html", **view)
+
+
+def main_columns(table: dict[str, Any]) -> dict[str, Any]:
+    """The table of classes with the figures that most readers look for; the report has all."""
+    cells = table["rows"][0]["cells"] if table["rows"] else []
+    kept = [i for i, cell in enumerate(cells) if cell["name"] in CLASS_FIGURES]
+    rows = [{**row, "cells": [row["cells"][i] for i in kept]} for row in table["rows"]]
+    return {"columns": [table["columns"][i] for i in kept], "rows": rows}
 
 
 def show_report(entry: Entry) -> None:
