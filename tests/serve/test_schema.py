@@ -50,6 +50,7 @@ def ask_everything(schema, token: str, examples: int) -> int:
     return calls
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_described(served_bundle):
     with running(settings_for(served_bundle, token=TOKEN)) as live:
         schema = schemathesis.openapi.from_url(

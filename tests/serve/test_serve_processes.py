@@ -42,7 +42,7 @@ def command(*arguments, **environment):
 
 
 def wait_ready(url, workers=1):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
         try:
             text = httpx.get(f"{url}/metrics", timeout=30).text
