@@ -240,15 +240,15 @@ def test_a_run_that_finished_while_another_began_is_left_alone(
     colour_folder, tmp_path, monkeypatch
 ):
     """The folder is looked at again by its owner, not only before it is owned."""
-    out, make_folder = tmp_path / "run", job.make_folder
+    out, make_folder = tmp_path / "run", folder.make_folder
 
-    def late(folder):
+    def late(place):
         with monkeypatch.context() as patch:
-            patch.setattr(job, "make_folder", make_folder)
+            patch.setattr(folder, "make_folder", make_folder)
             run_job(settings(colour_folder, out))
-        make_folder(folder)
+        make_folder(place)
 
-    monkeypatch.setattr(job, "make_folder", late)
+    monkeypatch.setattr(folder, "make_folder", late)
     with pytest.raises(OutputError, match="holds a run already"):
         run_job(settings(colour_folder, out, folds=4))
     assert {path.name for path in out.iterdir()} - {".lock"} == FILES

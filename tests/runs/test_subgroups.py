@@ -13,7 +13,8 @@ from headstart.errors import DataError, UsageError
 from headstart.records import Predictions
 from headstart.report import write_report
 from headstart.runs import run_job
-from headstart.runs.subgroups import cut, figures_of
+from headstart.runs.subgroups import cut, figures_of, place
+from headstart.statistics import wilson
 
 
 @pytest.fixture
@@ -48,6 +49,24 @@ def test_figures_of_some_images_by_hand():
     assert figures_of(made, np.array([], dtype=np.int64), None, None, seed=0)["accuracy"] == {
         "value": None, "low": None, "high": None, "method": "",
     }  # fmt: skip
+
+
+def test_few_groups_have_wide_intervals():
+    """Six images of four patients, five right: Wilson on four, which is wider than on six."""
+    probabilities = np.array([[0.9, 0.1]] * 6, dtype=np.float32)
+    truth = np.array([0, 0, 0, 0, 0, 1])
+    made = Predictions(paths=tuple("abcdef"), class_names=("x", "y"), problems=("",) * 6,
+                       probabilities=probabilities, labels=truth)  # fmt: skip
+    groups = np.array([0, 0, 1, 1, 2, 3])
+    found = figures_of(made, np.arange(6), groups, None, seed=0)["accuracy"]
+    four = wilson(4 * 5 / 6, 4)
+    assert (found["low"], found["high"]) == pytest.approx((four.low, four.high))
+    assert "4 groups" in found["method"]
+
+
+def test_terciles_stand_by_size():
+    words = ["not known", "above 9", "up to 4", "above 4, up to 9"]
+    assert sorted(words, key=place) == ["up to 4", "above 4, up to 9", "above 9", "not known"]
 
 
 def test_a_run_is_judged_by_sex_and_age(ward, tmp_path):

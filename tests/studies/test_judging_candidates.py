@@ -154,3 +154,16 @@ def test_words_of_figures():
     )
     assert [p_value(p) for p in (None, 0.0001, 0.25)] == ["not defined", "< 0.001", "0.250"]
     assert resident_peak_mib(["VmPeak: 1 kB", "VmHWM:\t  2048 kB"]) == 2.0
+
+
+def test_a_comparison_from_before_a_setting_had_its_default():
+    """Newer settings count as their defaults; what was said then stays, other values differ."""
+    from headstart.runs import RunSettings
+    from headstart.studies.comparing import with_defaults
+
+    asked = RunSettings(data="digits", out="x", alpha=0.1).compared()
+    old = {name: value for name, value in asked.items() if name not in ("alpha", "sets")}
+    compared = {"repeats": 3, "candidates": {"mini-probe": old}}
+    assert with_defaults(compared)["candidates"]["mini-probe"] == asked
+    other = RunSettings(data="digits", out="x", alpha=0.2).compared()
+    assert with_defaults(compared)["candidates"]["mini-probe"] != other

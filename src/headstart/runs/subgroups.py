@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.bundle.confidence import Decision
 from headstart.data import load_table
@@ -19,11 +20,20 @@ from headstart.records import ImageTable, Integers, Predictions, Split
 from headstart.runs.evaluation import figure
 from headstart.runs.parts import group_codes
 from headstart.runs.settings import RunSettings
-from headstart.statistics import decision_estimates, share_estimate
+from headstart.statistics import (
+    LEVEL,
+    Estimate,
+    decision_estimates,
+    share_estimate,
+    wilson_on,
+)
 
 NOT_KNOWN = "not known"
 MOST_VALUES = 12  # distinct values of a column; more numbers are cut, more words are refused
 
+FEW_GROUPS = 20
+
+Bools = npt.NDArray[np.bool_]
 Values = dict[str, str]  # of an image's path
 
 
@@ -106,7 +116,7 @@ def judge_subgroups(
     found = []
     for name, values in columns.items():
         of_image = np.array([values.get(path, "") or NOT_KNOWN for path in table.paths])
-        words = sorted(set(of_image.tolist()), key=lambda word: (word == NOT_KNOWN, word))
+        words = sorted(set(of_image.tolist()), key=place)
         parts = [
             {
                 "name": word,
@@ -132,6 +142,13 @@ def judge_subgroups(
     return found
 
 
+def place(word: str) -> tuple[bool, int, str]:
+    """Where a value stands: by name, terciles by size, what is not known last."""
+    middle = word.startswith("above ") and ", up to " in word
+    tercile = 1 if middle else 2 if word.startswith("above ") else 0
+    return word == NOT_KNOWN, tercile, word
+
+
 def figures_of(
     predictions: Predictions,
     rows: Integers,
@@ -145,12 +162,31 @@ def figures_of(
     own = None if groups is None else groups[rows]
     right = kept.indices == kept.labels
     accuracy = share_estimate(right, groups=own, seed=seed)
-    found = {"accuracy": figure(accuracy.value, accuracy.interval)}
+    everything = np.ones(len(rows), dtype=bool)
+    found = {"accuracy": told(accuracy, everything, own)}
     if decision is None or not len(rows):
         return found
     made = decision_estimates(
         decision.called(kept.probabilities), kept.labels == decision.index, groups=own, seed=seed
     )
-    for name in ("sensitivity", "specificity"):
-        found[name] = figure(made[name].value, made[name].interval)
+    positive = kept.labels == decision.index
+    found["sensitivity"] = told(made["sensitivity"], positive, own)
+    found["specificity"] = told(made["specificity"], ~positive, own)
     return found
+
+
+def told(estimate: Estimate, about: Bools, groups: Integers | None) -> dict[str, Any]:
+    """A figure as records keep it; of few groups with Wilson's interval on their number.
+
+    Resamples of a handful of groups take few values, so their percentiles lie too close together.
+
+    Args:
+        estimate: of some images.
+        about: (n,) which of them it is about.
+        groups: (n,) or None.
+    """
+    units = 0 if groups is None else len(np.unique(groups[about]))
+    if estimate.value is None or not 0 < units < FEW_GROUPS:
+        return figure(estimate.value, estimate.interval)
+    interval = wilson_on(estimate.value, units, f"{units} groups", "few groups", LEVEL)
+    return figure(estimate.value, interval)
