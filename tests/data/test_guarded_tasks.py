@@ -86,24 +86,31 @@ def test_one_that_hangs_in_a_task_is_named_and_the_others_are_whole(odd_pool):
     assert np.array_equal(found[3].pixels, expected.pixels)
 
 
-def test_killing_processes_while_tasks_run_costs_no_image(odd_pool):
+def test_killing_a_process_while_a_task_runs_costs_no_image(odd_pool):
     names = [f"{i}.png" for i in range(32)]
-    stop = threading.Event()
+    for _ in range(4):
+        done = threading.Event()
 
-    def kill():
-        while not stop.wait(0.4):
-            for process in list(odd_pool._busy)[:1]:
-                process.process.kill()
-                stop.wait(1.5)  # an image that died twice would be blamed
+        def kill(done=done):
+            while not done.is_set():
+                ready = [process for process in list(odd_pool._busy) if process.ready]
+                if ready:
+                    ready[0].process.kill()
+                    return
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    try:
-        for _ in range(6):
-            assert not any(outcome(odd_pool.prepare(items(names), ORDER)))
-    finally:
-        stop.set()
+        killer = threading.Thread(target=kill)
+        killer.start()
+        found = odd_pool.prepare(items(names), ORDER)
+        done.set()
         killer.join()
+        assert not any(outcome(found))
+
+
+def test_a_decoder_that_never_starts_is_said_once_and_not_tried_for_ever():
+    pool = DecoderPool([sys.executable, "-c", "import sys; sys.exit(7)"])
+    told = outcome(pool.prepare(items(["a.png", "b.png", "c.png"]), ORDER))
+    assert told == ["its decoder ended at its start (exit code 7)"] * 3
+    pool.end()
 
 
 def test_a_training_folder_survives_every_kind(odd_pool, tmp_path, monkeypatch):

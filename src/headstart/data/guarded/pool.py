@@ -36,6 +36,7 @@ TIME_LIMIT_S = 30.0
 START_LIMIT_S = 120.0
 """For a process until it is ready; on a busy machine it takes seconds."""
 
+MOST_STARTS = 5  # of processes that end before they are ready, for one task
 MOST_PROCESSES = 8
 PIPE_BYTES = 1 << 20  # what Linux grants to everybody; others keep their own size
 WATCH_EVERY_S = 0.2
@@ -53,6 +54,10 @@ class DecoderDiedError(Exception):
 
 class DecoderLateError(DecoderDiedError):
     """It was killed because an answer was overdue."""
+
+
+class DecoderUnreadyError(DecoderDiedError):
+    """It ended before it was ready, so no image is to blame."""
 
 
 class DecoderProcess:
@@ -83,6 +88,7 @@ class DecoderProcess:
 
         Raises:
             DecoderLateError: nothing came for longer than `time_limit_s`; the process is killed.
+            DecoderUnreadyError: the process ended, or was not there, before it was ready.
             DecoderDiedError: the process crashed or was killed.
         """
         self.late = False
@@ -117,11 +123,13 @@ class DecoderProcess:
         """End the process that answers no more, and say why it does not."""
         self.end()
         if self.late and not self.ready:
-            return DecoderDiedError(f"its decoder did not start within {START_LIMIT_S:g} s")
+            return DecoderUnreadyError(f"its decoder did not start within {START_LIMIT_S:g} s")
         if self.late:
             return DecoderLateError(f"decoding took longer than {time_limit_s:g} s")
         code = self.process.returncode
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        if not self.ready:
+            return DecoderUnreadyError(f"its decoder ended at its start ({how})")
         return DecoderDiedError(f"its decoder crashed ({how})")
 
     def kill_late(self) -> None:
@@ -239,12 +247,18 @@ class DecoderPool:
         found: list[Answer | DecodingError] = []
         asked = replace(asked, careful=len(items) == 1)
         suspect = -1  # the image that a careful process died of once
+        starts_left = MOST_STARTS
         with self._free:
             while len(found) < len(items):
                 try:
                     self._ask(items[len(found) :], asked, found, fresh=suspect == len(found))
                 except DecodingError as error:
                     found.append(error)
+                except DecoderUnreadyError as error:
+                    starts_left -= 1
+                    if not starts_left:  # no further one would start either
+                        rest = len(items) - len(found)
+                        found += [DecodingError(str(error)) for _ in range(rest)]
                 except DecoderDiedError as error:
                     late = isinstance(error, DecoderLateError)
                     if asked.careful and (late or suspect == len(found)):
