@@ -41,12 +41,17 @@ def wake(module: torch.nn.Module, seed: int) -> None:
 
 
 def random_bundle(
-    folder: Path, name: str, size: int, *, hidden: int = 0, weights: str = "none", seed: int = 0
+    folder: Path,
+    name: str,
+    size: int,
+    *,
+    hidden: int = 0,
+    class_names: tuple[str, ...] | None = None,
+    seed: int = 0,
 ) -> Path:
     """A bundle of a catalogue network whose head, sets and threshold fit its own features."""
-    network = build_network(find_backbone(name), weights=weights, image_size=size, seed=seed)
-    if weights == "none":
-        wake(network.module, seed)
+    network = build_network(find_backbone(name), weights="none", image_size=size, seed=seed)
+    wake(network.module, seed)
     extractor = FeatureExtractor(network, on_cpu())
     source = ImageList(coarse_pictures(40), [str(i) for i in range(40)])
     features = np.concatenate([v for _, _, v in extractor.extract(source, range(40))])
@@ -65,7 +70,7 @@ def random_bundle(
         folder,
         network=network,
         head=FittedHead(kind="mlp" if hidden else "logistic", layers=tuple(layers)),
-        class_names=CLASSES,
+        class_names=class_names or CLASSES,
         about={"settings": {}},
         confidence=Confidence(
             temperature=1.3,

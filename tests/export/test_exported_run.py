@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import pytest
+from bundles import random_bundle
 from conftest import COLOURS, paint
 
 from headstart.bundle import load_classifier
@@ -151,7 +152,7 @@ def test_a_copy_of_a_model_does_not_differ_from_it(place, headstart):
 
 
 def test_data_may_be_given_and_are_then_taken_for_all(place, headstart, tmp_path):
-    shutil.copytree(place / "run" / "model", tmp_path / "alone")
+    random_bundle(tmp_path / "alone", "LeNet5", 32, class_names=tuple(sorted(COLOURS)))
     code, out, err = headstart(
         "export", "alone", "--data", place / "new", "--int8", "--json", "--with-resize"
     )

@@ -105,10 +105,9 @@ def test_columns_are_brought_into_one_order(drawn):
     assert np.array_equal(in_order(turned, NAMES).probabilities, first.probabilities)
 
 
-def test_models_of_other_classes_are_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_models_of_other_classes_are_refused_in_one_sentence(tmp_path):
     random_bundle(tmp_path / "one", "LeNet5", 32)
-    monkeypatch.setattr("bundles.CLASSES", ("cat", "dog", "lynx"))
-    random_bundle(tmp_path / "two", "LeNet5", 32)
+    random_bundle(tmp_path / "two", "LeNet5", 32, class_names=("cat", "dog", "lynx"))
     for name in ("cat", "dog"):
         paint(tmp_path / "data" / name / "0.png", (10, 20, 30), seed=0)
         paint(tmp_path / "data" / name / "1.png", (10, 20, 30), seed=1)
