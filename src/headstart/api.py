@@ -512,6 +512,37 @@ def list_backbones(contains: str | None = None) -> list[dict[str, Any]]:
     return survey_backbones(contains)
 
 
+def run_recipe(
+    name: str,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a named experiment; a second call with the same folder goes on.
+
+    Args:
+        name: of the recipe.
+        data: folder of its data.
+        out: folder of the results.
+        progress: silent where None.
+
+    Raises:
+        UsageError: an unknown name, or data that are not its own.
+    """
+    from headstart.recipes import RECIPES
+
+    return dict(RECIPES.get(name).run(Path(data), Path(out), progress or Progress()))
+
+
+def list_recipes() -> list[dict[str, str]]:
+    """Name, summary, data and expectation of every recipe."""
+    from headstart.recipes import RECIPES
+
+    fields = ("name", "summary", "data", "expected")
+    return [{field: getattr(spec, field) for field in fields} for spec in RECIPES]
+
+
 def examine() -> dict[str, dict[str, object]]:
     """What `headstart doctor` prints: versions, device, weights, data, folders."""
     from headstart.survey import examine_installation

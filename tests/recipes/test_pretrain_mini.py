@@ -14,10 +14,13 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from headstart import api
 from headstart.backbones import build_network, find_backbone
+from headstart.errors import DataError, ResumeError, UnknownNameError
 from headstart.recipes import pretrain_mini as recipe
 
 TOY = recipe.PretrainSettings(sizes=((32, 2), (40, 1)), batch_size=16, peak_lr=0.05)
+AGAIN = replace(TOY, sizes=((32, 2),), peak_lr=0.02, seed=1)
 
 
 def toy_picture(label: int, generator: np.random.Generator) -> bytes:
@@ -41,14 +44,23 @@ def toys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def weights(toys, tmp_path_factory):
-    return recipe.pretrain(toys, tmp_path_factory.mktemp("whole"), TOY)
+    return recipe.pretrain(toys, tmp_path_factory.mktemp("whole"), (TOY, AGAIN))
 
 
 def test_it_learns_and_logs(weights):
     with (weights.parent / "pretrain.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["size"] for row in rows] == ["32", "32", "40"]
-    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert [row["size"] for row in rows] == ["32", "32", "40", "32", "32"]
+    assert [row["round"] for row in rows] == ["1", "1", "1", "2", "2"]
+    assert float(rows[2]["loss"]) < float(rows[0]["loss"])
+    assert (weights.parent / "pretrain.png").stat().st_size > 1000
+
+
+def test_the_second_round_begins_at_the_first(weights):
+    first, last = load_file(weights.parent / "round-1" / "mini.safetensors"), load_file(weights)
+    moved = (first["stem.0.weight"].float() - last["stem.0.weight"].float()).abs().max()
+    fresh = recipe.MiniNet().state_dict()["stem.0.weight"]
+    assert 0 < moved < 0.1 * (first["stem.0.weight"].float() - fresh).abs().max()
 
 
 def test_its_weights_load_as_mini(weights):
@@ -60,20 +72,47 @@ def test_its_weights_load_as_mini(weights):
 
 
 def test_a_killed_training_ends_with_the_same_weights(toys, tmp_path, weights, monkeypatch):
-    original = recipe.train_epoch
+    original, fatal = recipe.train_epoch, [(0, 0)]
 
-    def killed(model, optimizer, data, epoch, settings):
-        if epoch == 2:
+    def killed(model, optimizer, data, epoch, settings, advance):
+        if (epoch, settings.seed) == fatal[0]:
             raise KeyboardInterrupt
-        return original(model, optimizer, data, epoch, settings)
+        return original(model, optimizer, data, epoch, settings, advance)
 
     monkeypatch.setattr(recipe, "train_epoch", killed)
-    with pytest.raises(KeyboardInterrupt):
-        recipe.pretrain(toys, tmp_path, TOY)
+    for fatal[0] in ((2, 0), (1, 1)):
+        with pytest.raises(KeyboardInterrupt):
+            recipe.pretrain(toys, tmp_path, (TOY, AGAIN))
     monkeypatch.undo()
-    resumed = load_file(recipe.pretrain(toys, tmp_path, TOY))
+    resumed = load_file(recipe.pretrain(toys, tmp_path, (TOY, AGAIN)))
     for name, tensor in load_file(weights).items():
         assert torch.equal(tensor, resumed[name]), name
+
+
+def test_other_settings_do_not_go_on_from_a_checkpoint(toys, weights):
+    with pytest.raises(ResumeError, match="other settings"):
+        recipe.pretrain(toys, weights.parent, (replace(TOY, peak_lr=0.1), AGAIN))
+
+
+def test_other_data_are_refused_in_one_sentence(tmp_path):
+    with pytest.raises(DataError, match="Name the folder of the Tiny-ImageNet pack"):
+        recipe.pretrain(tmp_path, tmp_path / "out", (TOY,))
+    pq.write_table(pa.table({"picture": [b"x"], "label": [0]}), tmp_path / "train.parquet")
+    with pytest.raises(DataError, match="no column image"):
+        recipe.pretrain(tmp_path, tmp_path / "out", (TOY,))
+    small = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(small, "PNG")
+    pq.write_table(
+        pa.table({"image": [small.getvalue()], "label": [0]}), tmp_path / "train.parquet"
+    )
+    with pytest.raises(DataError, match="row 0 has 32 x 32"):
+        recipe.pretrain(tmp_path, tmp_path / "out", (TOY,))
+
+
+def test_recipes_are_listed_and_found():
+    assert [entry["name"] for entry in api.list_recipes()] == ["pretrain-mini"]
+    with pytest.raises(UnknownNameError, match="Did you mean 'pretrain-mini'"):
+        api.run_recipe("pretrain-mimi", "data", "out")
 
 
 def test_the_learning_rate_rises_once_and_ends_at_nearly_zero():

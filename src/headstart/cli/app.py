@@ -26,6 +26,7 @@ from headstart.cli import (
     lr,
     models,
     predict,
+    recipe,
     report,
     run,
     serve,
@@ -66,6 +67,9 @@ for _module in (
     *(models, summary, lr, cache, doctor),
 ):
     app.command(name=_module.NAME, epilog=_module.EXAMPLE)(interruptible(_module.command))
+
+app.command(name=recipe.LIST_NAME, epilog=recipe.LIST_EXAMPLE)(interruptible(recipe.list_command))
+app.command(name=recipe.NAME, epilog=recipe.EXAMPLE)(interruptible(recipe.command))
 
 _data = typer.Typer(
     help=data.SUMMARY, epilog=data.EXAMPLE, no_args_is_help=True, rich_markup_mode=None

@@ -1,6 +1,6 @@
 """Pretrain `mini` on the Tiny-ImageNet pack: 68,000 pictures of 64 px, 200 classes.
 
-    python -m headstart.recipes.pretrain_mini --data DIR --out DIR [--continue-from FILE]
+    headstart recipe pretrain-mini --data DIR --out DIR
 
 Expected: accuracy and time stand in the model card, `src/headstart/weights/mini.md`.
 
@@ -13,27 +13,26 @@ smoothing: it raises the accuracy on the pretraining classes and lowers that of 
 other data (Kornblith et al., 2021, "Why do better loss functions lead to less transferable
 features?").
 
-`--continue-from` begins at a backbone that is there already, with a fresh classifier and a lower
-peak (warm restart; Loshchilov and Hutter, 2017, "SGDR"): more epochs without the first ones.
+Two rounds. The second begins at the backbone of the first, rounded to 16 bits, with a fresh
+classifier, a lower peak and smaller batches (warm restart; Loshchilov and Hutter, 2017, "SGDR").
 
-Every random choice of epoch e hangs on (seed, e), and a checkpoint is written after each epoch:
-a killed run goes on where it stopped and ends with the same weights.
+Every random choice of epoch e of a round hangs on (seed, e), and a checkpoint is written after
+each epoch: a killed run goes on where it stopped and ends with the same weights, on the same
+machine with the same number of threads.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -42,7 +41,14 @@ from torch.nn import functional
 from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
 from headstart.backbones.weights import load_state, read_state
 from headstart.data import decode
+from headstart.data.listed.sheets import open_parquet
+from headstart.errors import DataError, ResumeError
+from headstart.files import digest_file, locked, make_folder, storage_errors, write_csv, write_whole
+from headstart.progress import Advance, Progress
+from headstart.recipes.spec import RECIPES, RecipeSpec
 from headstart.runtime import cpu_multiplies_bfloat16
+
+SIDE = 64  # px of the pack's pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,16 +83,36 @@ class PretrainSettings:
         raise ValueError(f"`epoch` must be below {self.num_epochs}.")
 
 
-def load_pack(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode one parquet pack into (N, 3, 64, 64) uint8 pixels and (N,) int64 labels."""
-    table = pq.read_table(path, columns=["image", "label"])
+def load_pack(path: Path, advance: Advance) -> tuple[torch.Tensor, torch.Tensor]:
+    """Decode one parquet pack into (N, 3, 64, 64) uint8 pixels and (N,) int64 labels.
+
+    Raises:
+        DataError: it is not there, has no columns `image` and `label`, or other sizes.
+        MissingExtraError: pyarrow is not installed.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"The recipe needs '{path}', which is not there. Name the folder of the Tiny-ImageNet "
+            "pack (train.parquet and val.parquet) by --data."
+        )
+    file = open_parquet(path, f"'{path}'")
+    missing = {"image", "label"} - set(file.schema_arrow.names)
+    if missing:
+        raise DataError(f"'{path}' has no column {', '.join(sorted(missing))}: it is another pack.")
+    table = file.read(columns=["image", "label"])
     column = table.column("image").to_pylist()
     raw = [cell["bytes"] if isinstance(cell, dict) else cell for cell in column]
-    pixels = torch.empty((len(raw), 3, 64, 64), dtype=torch.uint8)
+    pixels = torch.empty((len(raw), 3, SIDE, SIDE), dtype=torch.uint8)
 
     def fill(index: int) -> None:
         picture, _ = decode(raw[index], f"{path.name} row {index}")
+        if picture.size != (SIDE, SIDE):
+            raise DataError(
+                f"The pictures of '{path}' must have {SIDE} x {SIDE} px, row {index} has "
+                f"{picture.width} x {picture.height}. Take the Tiny-ImageNet pack."
+            )
         pixels[index] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        advance()
 
     with ThreadPoolExecutor() as pool:
         list(pool.map(fill, range(len(raw)), chunksize=256))
@@ -187,6 +213,7 @@ def train_epoch(
     data: tuple[torch.Tensor, torch.Tensor],
     epoch: int,
     settings: PretrainSettings,
+    advance: Advance,
 ) -> float:
     """One pass over the training pictures; returns the mean loss."""
     model.train()
@@ -206,29 +233,79 @@ def train_epoch(
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
         total += loss.item()
+        advance(settings.batch_size)
     return total / steps
 
 
-# A second round: 12 epochs from a backbone of the first.
-RESTART = PretrainSettings(sizes=((48, 10), (64, 2)), peak_lr=0.15, seed=1)
+# The two rounds that made the weights in the package.
+ROUNDS = (
+    PretrainSettings(),
+    PretrainSettings(sizes=((48, 16), (64, 4)), batch_size=128, peak_lr=0.12, seed=1),
+)
 
 
 def pretrain(
-    data_dir: Path, out_dir: Path, settings: PretrainSettings, *, begin: Path | None = None
+    data_dir: Path,
+    out_dir: Path,
+    rounds: Sequence[PretrainSettings] = ROUNDS,
+    *,
+    progress: Progress | None = None,
 ) -> Path:
-    """Train, logging a line an epoch, and write the 16-bit backbone without its classifier.
+    """Train all rounds and write the 16-bit backbone without its classifier, log and curve.
 
     Args:
         data_dir: folder of `train.parquet` and `val.parquet`.
-        out_dir: folder of log, checkpoint and weights; a checkpoint there is gone on from.
-        settings: everything that decides the weights.
-        begin: weights of a backbone to begin with; None begins at random ones.
+        out_dir: folder of log, checkpoints and weights; what is there is gone on from.
+        rounds: everything that decides the weights; each begins where the one before ended.
+        progress: silent where None.
 
     Returns:
-        The path of the safetensors file.
+        The path of `mini.safetensors`.
+
+    Raises:
+        DataError: the pack is not there or another one.
+        ResumeError: the folder holds a training with other settings.
+        StorageError: the disk is full.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    train, val = load_pack(data_dir / "train.parquet"), load_pack(data_dir / "val.parquet")
+    progress = progress or Progress()
+    make_folder(out_dir)
+    with locked(out_dir):
+        with progress.phase("Decoding", 0) as advance:
+            train = load_pack(data_dir / "train.parquet", advance)
+            val = load_pack(data_dir / "val.parquet", advance)
+        begin: Path | None = None
+        for number, settings in enumerate(rounds, 1):
+            folder = out_dir / f"round-{number}"
+            begin = train_round((train, val), folder, settings, begin=begin, progress=progress)
+        assert begin is not None
+        rows = read_logs(out_dir, len(rounds))
+        write_csv(out_dir / "pretrain.csv", list(rows[0]), [list(row.values()) for row in rows])
+        write_curve(out_dir / "pretrain.png", rows)
+        path = out_dir / "mini.safetensors"
+        raw = begin.read_bytes()
+        write_whole(path, lambda aside: aside.write_bytes(raw))
+    return path
+
+
+Labelled = tuple[torch.Tensor, torch.Tensor]
+
+
+def train_round(
+    data: tuple[Labelled, Labelled],
+    folder: Path,
+    settings: PretrainSettings,
+    *,
+    begin: Path | None,
+    progress: Progress,
+) -> Path:
+    """One round, from random weights or those at `begin`; gives its weights file.
+
+    Raises:
+        ResumeError: the folder holds a round with other settings.
+        StorageError: the disk is full.
+    """
+    train, val = data
+    make_folder(folder)
     torch.manual_seed(settings.seed)
     backbone = MiniNet()
     if begin is not None:
@@ -241,15 +318,12 @@ def pretrain(
         momentum=settings.momentum,
         nesterov=True,
     )
-    start, checkpoint = 0, out_dir / "last.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        start = state["epoch"] + 1
-    for epoch in range(start, settings.num_epochs):
+    log: list[dict[str, float]] = restore(folder / "last.pt", model, optimizer, settings)
+    for epoch in range(len(log), settings.num_epochs):
         begun = time.perf_counter()
-        loss = train_epoch(model, optimizer, train, epoch, settings)
+        title = f"{folder.name}, epoch {epoch + 1} of {settings.num_epochs}"
+        with progress.phase(title, len(train[0])) as advance:
+            loss = train_epoch(model, optimizer, train, epoch, settings, advance)
         row = {
             "epoch": epoch,
             "size": settings.size_of(epoch),
@@ -257,40 +331,96 @@ def pretrain(
             "val_accuracy": round(accuracy(model, *val), 4),
             "seconds": round(time.perf_counter() - begun, 1),
         }
-        append_row(out_dir / "pretrain.csv", row)
-        print(row, flush=True)
-        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}
-        torch.save(state, checkpoint.with_suffix(".new"))
-        os.replace(checkpoint.with_suffix(".new"), checkpoint)
-    weights = {
-        k: v.half() if v.is_floating_point() else v for k, v in backbone.state_dict().items()
-    }
+        log.append(row)
+        progress.note(f"{title}: loss {row['loss']}, accuracy {row['val_accuracy']}")
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log}
+        state["settings"] = plain(settings)
+        write_whole(folder / "last.pt", lambda aside, state=state: torch.save(state, aside))
+        write_csv(folder / "pretrain.csv", list(row), [list(line.values()) for line in log])
+    return write_weights(backbone, folder / "mini.safetensors", settings)
+
+
+def restore(
+    checkpoint: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    settings: PretrainSettings,
+) -> list[dict[str, float]]:
+    """Load a checkpoint where there is one; gives the log of its epochs, else an empty one.
+
+    Raises:
+        ResumeError: it was written with other settings.
+    """
+    if not checkpoint.exists():
+        return []
+    state = torch.load(checkpoint, weights_only=True)
+    if state["settings"] != plain(settings):
+        raise ResumeError(
+            f"'{checkpoint}' was written with other settings of the recipe. Choose another --out."
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    log: list[dict[str, float]] = state["log"]
+    return log
+
+
+def plain(settings: PretrainSettings) -> str:
+    """The settings as text, to compare and to keep."""
+    return str(asdict(settings))
+
+
+def write_weights(backbone: nn.Module, path: Path, settings: PretrainSettings) -> Path:
+    """The backbone in 16 bits."""
+    state = backbone.state_dict()
+    weights = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     contiguous = {k: v.contiguous() for k, v in weights.items()}
-    path = out_dir / "mini.safetensors"
-    save_file(contiguous, path, metadata={"settings": str(asdict(settings))})
+    metadata = {"settings": plain(settings)}
+    write_whole(path, lambda aside: save_file(contiguous, aside, metadata=metadata))
     return path
 
 
-def append_row(path: Path, row: Mapping[str, object]) -> None:
-    """Add one line to a CSV file, with a header where the file is new."""
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+def read_logs(out_dir: Path, num_rounds: int) -> list[dict[str, str]]:
+    """The lines of every round's log, the round in front."""
+    rows = []
+    for number in range(1, num_rounds + 1):
+        with (out_dir / f"round-{number}" / "pretrain.csv").open(newline="") as file:
+            rows += [{"round": str(number), **row} for row in csv.DictReader(file)]
+    return rows
 
 
-def main() -> None:
-    """Read the two folders from the command line and pretrain."""
-    parser = argparse.ArgumentParser(description="Pretrain mini on the Tiny-ImageNet pack.")
-    parser.add_argument("--data", type=Path, required=True, help="folder of train.parquet")
-    parser.add_argument("--out", type=Path, required=True, help="folder for log and weights")
-    parser.add_argument("--continue-from", type=Path, help="weights of a backbone to begin with")
-    options = parser.parse_args()
-    settings = PretrainSettings() if options.continue_from is None else RESTART
-    print(pretrain(options.data, options.out, settings, begin=options.continue_from))
+def write_curve(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """Loss and accuracy by epoch over all rounds, the rounds' borders marked."""
+    from headstart.plots import pretraining_figure
+
+    figure = pretraining_figure(
+        loss=[float(row["loss"]) for row in rows],
+        accuracy=[float(row["val_accuracy"]) for row in rows],
+        rounds=[int(row["round"]) for row in rows],
+        title="Pretraining of mini",
+    )
+    write_whole(path, lambda aside: figure.savefig(aside, dpi=110, format="png"))
 
 
-if __name__ == "__main__":
-    main()
+def run(data: Path, out: Path, progress: Progress) -> Mapping[str, Any]:
+    """The recipe as the command line calls it."""
+    with storage_errors(out):
+        path = pretrain(data, out, progress=progress)
+    last = read_logs(out, len(ROUNDS))[-1]
+    return {
+        "weights": str(path),
+        "sha256": digest_file(path),
+        "val_accuracy": float(last["val_accuracy"]),
+        "log": str(out / "pretrain.csv"),
+        "curve": str(out / "pretrain.png"),
+    }
+
+
+PRETRAIN_MINI = RECIPES.register(
+    RecipeSpec(
+        name="pretrain-mini",
+        summary="pretrain `mini`, the network in the box",
+        data="folder of the Tiny-ImageNet pack: train.parquet and val.parquet, 64 px",
+        expected="accuracy on val.parquet and hours of work as in the model card of mini",
+        run=run,
+    )
+)
