@@ -34,7 +34,7 @@ from headstart.runtime import choose_execution
 WIDTH, HEIGHT = 120, 88
 LARGEST_BYTES = 1 << 20
 NAME = "golden.png"
-TOLERANCES = {"float32": 0.01, "bfloat16": 0.1, "int8": 0.25}
+TOLERANCES = {"float32": 0.01, "bfloat16": 0.05, "int8": 0.25}
 """Largest difference of a probability by precision: float32 sums in another order on another
 machine, bfloat16 keeps 8 bits, int8 fewer."""
 

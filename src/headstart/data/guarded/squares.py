@@ -97,10 +97,13 @@ def check_limits(data: bytes, path: str, limits: DecodingLimits) -> None:
     if name not in limits.formats:
         allowed = ", ".join(limits.formats)
         raise DecodingError(f"{name} is not accepted here; send {allowed}", "unsupported_format")
-    if COUNTERS.get(name, no_segments)(data) > MOST_SEGMENTS:
-        raise DecodingError(f"more than {MOST_SEGMENTS:,} pieces beside its pixels")
     if name == "GIF":  # Pillow counts by walking through all of them
-        check_frames(count_gif_frames(data, limits.max_frames + 1), limits)
+        frames, segments = count_gif_blocks(data, limits.max_frames + 1)
+        check_frames(frames, limits)
+    else:
+        segments = COUNTERS.get(name, no_segments)(data)
+    if segments > MOST_SEGMENTS:
+        raise DecodingError(f"more than {MOST_SEGMENTS:,} pieces beside its pixels")
     image = open_header(data)
     if image.width * image.height > limits.max_pixels:
         raise DecodingError(
@@ -160,29 +163,18 @@ def count_jpeg_segments(data: bytes) -> int:
     return count
 
 
-def count_gif_extensions(data: bytes) -> int:
-    """Extensions, as far as one more than may be."""
-    return _gif_blocks(data, len(data), MOST_SEGMENTS + 1)[1]
-
-
-def count_gif_frames(data: bytes, most: int) -> int:
-    """The pictures in a GIF file, as far as `most`."""
-    return _gif_blocks(data, most, len(data))[0]
-
-
 COUNTERS: dict[str, Callable[[bytes], int]] = {
     "PNG": count_png_chunks,
     "JPEG": count_jpeg_segments,
-    "GIF": count_gif_extensions,
 }
 
 
-def _gif_blocks(data: bytes, most_frames: int, most_extensions: int) -> tuple[int, int]:
-    """Pictures and extensions in a GIF file, told from its blocks (GIF89a, 1990)."""
+def count_gif_blocks(data: bytes, most_frames: int) -> tuple[int, int]:
+    """Pictures and extensions of a GIF, as far as one of them is too many (GIF89a, 1990)."""
     if len(data) < _GIF_HEADER:
         return 0, 0
     at, frames, extensions = _GIF_HEADER + _colour_table(data[10]), 0, 0
-    while at < len(data) and frames < most_frames and extensions < most_extensions:
+    while at < len(data) and frames < most_frames and extensions <= MOST_SEGMENTS:
         kind = data[at]
         if kind == _GIF_IMAGE and at + 9 < len(data):
             frames += 1
