@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import runpy
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from bundles import CLASSES, coarse_pictures, random_bundle
 from PIL import Image
 
@@ -21,6 +23,7 @@ from headstart.bundle import load_classifier
 from headstart.bundle.onnx_engine import import_onnxruntime, open_session
 from headstart.errors import BundleError, DataError, ExportError, OutputError, UsageError
 from headstart.export import ExportSettings, export_bundle, job, parity
+from headstart.export.examples import write_examples
 from headstart.files import digest_file, write_json
 
 # Name, size, units of a hidden layer of the head: our own, timm's, torchvision's; CNNs and a ViT.
@@ -80,15 +83,15 @@ def relist(folder):
 
 def test_both_engines_say_the_same(exported):
     bundle, result = exported
-    torch = load_classifier(bundle, device="cpu", precision="float32")
+    reference = load_classifier(bundle, device="cpu", precision="float32")
     graph = load_classifier(result.out, engine="onnx")
     pictures = coarse_pictures(12, seed=5)
-    ours, theirs = torch.predict(pictures), graph.predict(pictures)
+    ours, theirs = reference.predict(pictures), graph.predict(pictures)
     assert theirs.class_names == CLASSES
     assert np.abs(ours.probabilities - theirs.probabilities).max() < parity.TOLERANCE
     assert len({tuple(row) for row in ours.probabilities.round(2).tolist()}) > 3, "all alike"
     np.testing.assert_allclose(theirs.outlier_scores, ours.outlier_scores, rtol=0.01)
-    near = np.abs(ours.outlier_scores / torch.confidence.outlier_threshold - 1) < 0.01
+    near = np.abs(ours.outlier_scores / reference.confidence.outlier_threshold - 1) < 0.01
     assert np.array_equal(ours.unknown[~near], theirs.unknown[~near])
     near = np.abs(1 - ours.probabilities - 0.8) < parity.TOLERANCE
     assert np.array_equal(ours.sets[~near], theirs.sets[~near])
@@ -96,10 +99,10 @@ def test_both_engines_say_the_same(exported):
 
 def test_the_file_alone_says_it_too(exported):
     bundle, result = exported
-    torch = load_classifier(bundle, device="cpu", precision="float32")
+    reference = load_classifier(bundle, device="cpu", precision="float32")
     session = open_session(result.out / "model.onnx")
-    pixels = prepared(torch, 9)
-    expected = torch.answer_pixels(pixels)
+    pixels = prepared(reference, 9)
+    expected = reference.answer_pixels(pixels)
     names = [output.name for output in session.get_outputs()]
     assert names == ["probabilities", "features", "outlier_score"]
     found = dict(zip(names, session.run(None, {"pixels": pixels}), strict=True))
@@ -128,11 +131,11 @@ def test_the_proof_is_written_down_and_true(exported):
 
 def test_the_resizing_graph_takes_any_size(exported):
     bundle, result = exported
-    torch = load_classifier(bundle, device="cpu", precision="float32")
+    reference = load_classifier(bundle, device="cpu", precision="float32")
     session = open_session(result.out / "model-resize.onnx")
     for picture in coarse_pictures(3, seed=2):
         (chances,) = session.run(["probabilities"], {"image": picture[None]})
-        expected = torch.predict(picture).probabilities
+        expected = reference.predict(picture).probabilities
         assert np.abs(chances - expected).max() < 0.02
 
 
@@ -148,6 +151,15 @@ def test_the_torch_program_builds_every_family(exported, tmp_path, monkeypatch, 
     expected = load_classifier(bundle, device="cpu", precision="float32").predict(pictures)
     chances = np.array([[a["probabilities"][name] for name in CLASSES] for a in found])
     assert np.abs(chances - expected.probabilities).max() < parity.TOLERANCE
+
+
+def test_a_network_that_no_library_builds_gets_no_torch_program(lenet, tmp_path):
+    classifier = load_classifier(lenet[0])
+    network = classifier.network
+    assert "answer_torch.py" in write_examples(tmp_path, classifier)
+    wrapped = torch.nn.Sequential(network.module)
+    classifier.extractor.network = dataclasses.replace(network, module=wrapped)
+    assert write_examples(tmp_path, classifier) == ["answer.py"]
 
 
 def test_metadata_say_everything(lenet):

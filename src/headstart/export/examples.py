@@ -112,8 +112,8 @@ def write_examples(folder: Path, classifier: Classifier) -> list[str]:
         The names of the files.
     """
     write_text(folder / ANSWER, ONNX_EXAMPLE)
-    if classifier.about["schema_version"] == 1:  # its tensors have other names
-        return [ANSWER]
+    if classifier.about["schema_version"] == 1 or not is_plain(classifier):
+        return [ANSWER]  # tensors of other names, or a network that no library builds so
     needs, imports, build = building(classifier)
     program = TORCH_EXAMPLE.format(needs=needs, imports=imports, build=build)
     write_text(folder / ANSWER_TORCH, program)
@@ -124,6 +124,15 @@ def write_examples(folder: Path, classifier: Classifier) -> list[str]:
         write_text(folder / NETWORK, inspect.getsource(home))
         names.append(NETWORK)
     return names
+
+
+def is_plain(classifier: Classifier) -> bool:
+    """Whether the network is what its origin builds, with nothing put around or into it."""
+    from headstart.backbones.origins import make_architecture
+
+    module, size = classifier.network.module, classifier.extractor.preprocessing.size
+    fresh = make_architecture(classifier.network.spec, size).module
+    return type(fresh) is type(module) and set(fresh.state_dict()) == set(module.state_dict())
 
 
 def building(classifier: Classifier) -> tuple[str, str, str]:
