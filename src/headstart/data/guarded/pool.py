@@ -258,7 +258,7 @@ class DecoderPool:
                     starts_left -= 1
                     if not starts_left:  # no further one would start either
                         rest = len(items) - len(found)
-                        found += [DecodingError(str(error)) for _ in range(rest)]
+                        found += [DecodingError(str(error), "no_decoder") for _ in range(rest)]
                 except DecoderDiedError as error:
                     late = isinstance(error, DecoderLateError)
                     if asked.careful and (late or suspect == len(found)):
