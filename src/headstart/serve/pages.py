@@ -13,7 +13,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5dae3; padding-bottom: .3rem }
 code, pre { font: 14px/1.5 ui-monospace, monospace; background: #f2f4f8; border-radius: 4px }
 code { padding: .1rem .3rem } pre { padding: .8rem 1rem; overflow-x: auto }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top;
+table { border-collapse: collapse; width: 100%; margin-bottom: 1.5rem }
+td, th { text-align: left; vertical-align: top;
        padding: .35rem .8rem .35rem 0; border-bottom: 1px solid #e6e9ef }
 .method { font-weight: 600; color: #0b6e4f }
 @media (prefers-color-scheme: dark) { body { color: #e6e9ef; background: #14181f }
