@@ -58,6 +58,7 @@ METHODS = ("probe", "probe64", "full", "scratch", "pixels", "hog")
 TRAIN_SIZE, PROBE_SIZE = 64, 96
 NO_FLIP = {"cxr-pneumonia": "xray"}  # augmentation of a data set; all others 'light'
 CIFAR_TEST = 2000
+EPOCHS = ((500, 20), (2000, 8), (5000, 5), (10**9, 4))  # up to so many images: so many passes
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,9 +206,7 @@ def answer_probe(x: torch.Tensor, pack: Pack, seed: int) -> np.ndarray:
 
 def epochs_for(count: int, method: str) -> int:
     """Passes: more for few images; scratch gets three times as many as fine-tuning."""
-    if count > 5000:
-        return 12 if method == "scratch" else 4
-    full = 10 if count > 500 else 20
+    full = next(epochs for most, epochs in EPOCHS if count <= most)
     return 3 * full if method == "scratch" else full
 
 
