@@ -221,5 +221,5 @@ def pretraining_figure(
             "next round", (border, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0),
             textcoords="offset points", fontsize=8, va="top", color="0.35",
         )  # fmt: skip
-    axes.legend(handles=[falling, rising], loc="center right", fontsize=8)
+    axes.legend(handles=[falling, rising], loc="upper right", fontsize=8)
     return figure
