@@ -97,6 +97,8 @@ def test_other_settings_do_not_go_on_from_a_checkpoint(toys, weights):
 def test_other_data_are_refused_in_one_sentence(tmp_path):
     with pytest.raises(DataError, match="Name the folder of the Tiny-ImageNet pack"):
         recipe.pretrain(tmp_path, tmp_path / "out", (TOY,))
+    assert not (tmp_path / "out").exists()
+    pq.write_table(pa.table({"image": [b"x"], "label": [0]}), tmp_path / "val.parquet")
     pq.write_table(pa.table({"picture": [b"x"], "label": [0]}), tmp_path / "train.parquet")
     with pytest.raises(DataError, match="no column image"):
         recipe.pretrain(tmp_path, tmp_path / "out", (TOY,))

@@ -50,6 +50,7 @@ from headstart.recipes.spec import RECIPES, RecipeSpec
 from headstart.runtime import cpu_multiplies_bfloat16
 
 SIDE = 64  # px of the pack's pictures
+TRAIN, VAL = "train.parquet", "val.parquet"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,18 +85,27 @@ class PretrainSettings:
         raise ValueError(f"`epoch` must be below {self.num_epochs}.")
 
 
+def check_pack(data_dir: Path) -> None:
+    """Refuse a folder without the two files of the pack, before anything is written.
+
+    Raises:
+        DataError: one is not there.
+    """
+    for path in (data_dir / TRAIN, data_dir / VAL):
+        if not path.is_file():
+            raise DataError(
+                f"The recipe needs '{path}', which is not there. Name the folder of the "
+                f"Tiny-ImageNet pack ({TRAIN} and {VAL}) by --data."
+            )
+
+
 def load_pack(path: Path, advance: Advance) -> tuple[torch.Tensor, torch.Tensor]:
     """Decode one parquet pack into (N, 3, 64, 64) uint8 pixels and (N,) int64 labels.
 
     Raises:
-        DataError: it is not there, has no columns `image` and `label`, or other sizes.
+        DataError: it has no columns `image` and `label`, or other sizes.
         MissingExtraError: pyarrow is not installed.
     """
-    if not path.is_file():
-        raise DataError(
-            f"The recipe needs '{path}', which is not there. Name the folder of the Tiny-ImageNet "
-            "pack (train.parquet and val.parquet) by --data."
-        )
     file = open_parquet(path, f"'{path}'")
     missing = {"image", "label"} - set(file.schema_arrow.names)
     if missing:
@@ -269,11 +279,12 @@ def pretrain(
         StorageError: the disk is full.
     """
     progress = progress or Progress()
+    check_pack(data_dir)
     make_folder(out_dir)
     with locked(out_dir):
         with progress.phase("Decoding", 0) as advance:
-            train = load_pack(data_dir / "train.parquet", advance)
-            val = load_pack(data_dir / "val.parquet", advance)
+            train = load_pack(data_dir / TRAIN, advance)
+            val = load_pack(data_dir / VAL, advance)
         begin: Path | None = None
         for number, settings in enumerate(rounds, 1):
             folder = out_dir / f"round-{number}"
@@ -421,7 +432,7 @@ PRETRAIN_MINI = RECIPES.register(
         name="pretrain-mini",
         summary="pretrain `mini`, the network in the box",
         data="folder of the Tiny-ImageNet pack: train.parquet and val.parquet, 64 px",
-        expected="accuracy on val.parquet and hours of work as in the model card of mini",
+        expected="accuracy 0.53 on val.parquet after 18 and 20 epochs, hours on two cores",
         run=run,
     )
 )
