@@ -70,6 +70,8 @@ def runs(finished, tmp_path):
 @pytest.fixture
 def visit(monkeypatch):
     """Open the page on a folder as the server does; query parameters choose area and run."""
+    # The page becomes the program's main module, which a process begun by "spawn" would run again.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def open_page(place, area="predict", run=None):
         monkeypatch.setattr(sys, "argv", ["headstart_studio.py", str(place)])
