@@ -27,8 +27,9 @@ from PIL import Image
 from headstart.backbones import Network
 from headstart.bundle.confidence import Confidence
 from headstart.data import decode
+from headstart.data.preparing import square_pixels
 from headstart.heads import Layers, head_logits
-from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.inference import FeatureExtractor
 from headstart.runtime import choose_execution
 
 WIDTH, HEIGHT = 120, 88
@@ -71,8 +72,7 @@ def make_golden(network: Network, layers: Layers, confidence: Confidence) -> dic
     """The picture and its answer, for `bundle.json`."""
     picture = golden_picture()
     extractor = FeatureExtractor(network, choose_execution("cpu", "float32"))
-    image, _ = decode(picture, NAME)
-    pixels = resize_pixels(image, network.preprocessing)
+    pixels = square_pixels(picture, NAME, None, network.preprocessing, decode)
     features = extractor.forward(torch.from_numpy(pixels[None].copy()))
     answer = confidence.probabilities(head_logits(features, layers))[0]
     return {

@@ -1,16 +1,20 @@
 """What becomes of an image before a network sees it: decoded, cut out, resized, fingerprinted.
 
-The same few lines run in a thread and in a decoder process, so both give the same bytes.
+The same few lines run in a thread and in a decoder process, so both give the same bytes. Of a large
+JPEG only as many pixels are decoded as the network's square needs (`least_side`); a fingerprint is
+always that of the whole picture.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from PIL import Image
 
 from headstart.data.boxes import Box, crop_to_box, named_box
+from headstart.data.decoding import decoded_scale
 from headstart.data.fingerprints import fingerprint
 from headstart.data.resizing import resize_pixels
 from headstart.records import Bytes8, ImageFacts, Preprocessing
@@ -25,10 +29,12 @@ class Order:
     Attributes:
         preprocessing: of the network that will see it.
         fingerprint: whether its fingerprint is wanted too.
+        second: of another network that will see it as well.
     """
 
     preprocessing: Preprocessing
     fingerprint: bool = False
+    second: Preprocessing | None = None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,11 +45,13 @@ class PreparedPicture:
         facts: what decoding found.
         pixels: (size, size, 3) uint8.
         record: its fingerprint, b"" where none was wanted.
+        second: (size, size, 3) uint8 for the other network, None where there is none.
     """
 
     facts: ImageFacts
     pixels: Bytes8
     record: bytes = b""
+    second: Bytes8 | None = None
 
 
 def prepare_picture(
@@ -54,13 +62,48 @@ def prepare_picture(
     Raises:
         DecodingError: the image cannot be decoded.
     """
-    image, facts = decode(source, path)
+    least = least_side(order.preprocessing, box)
+    upright, facts = decode(source, path, min_side=least)
+    decoded = {decoded_scale(facts, least): upright}
+
+    def seen(least: int | None) -> Image.Image:
+        """The picture as a reader of it alone would have it decoded."""
+        scale = decoded_scale(facts, least)
+        if scale not in decoded:
+            decoded[scale] = decode(source, path, min_side=least)[0]
+        return decoded[scale] if box is None else crop_to_box(decoded[scale], box)
+
     if box is not None:
-        image = crop_to_box(image, box)
         notes = [facts.treatment, f"cropped to {named_box(box)}"]
         facts = replace(facts, treatment="; ".join(filter(None, notes)))
+    second = order.second
     return PreparedPicture(
         facts=facts,
-        pixels=resize_pixels(image, order.preprocessing),
-        record=fingerprint(image, source) if order.fingerprint else b"",
+        pixels=resize_pixels(seen(least), order.preprocessing),
+        record=fingerprint(seen(None), source) if order.fingerprint else b"",
+        second=None if second is None else resize_pixels(seen(least_side(second, box)), second),
     )
+
+
+def least_side(preprocessing: Preprocessing, box: Box | None) -> int:
+    """What the shorter side of a picture must keep, in px, for the network's square.
+
+    Args:
+        preprocessing: of the network.
+        box: the part of the picture that becomes the square.
+    """
+    if box is None:
+        return preprocessing.size
+    left, top, right, bottom = box
+    return math.ceil(preprocessing.size / max(min(right - left, bottom - top), 1e-6))
+
+
+def square_pixels(
+    source: bytes | Bytes8, path: str, box: Box | None, preprocessing: Preprocessing, decode: Decode
+) -> Bytes8:
+    """(size, size, 3) uint8 of one image, as a network takes it.
+
+    Raises:
+        DecodingError: the image cannot be decoded.
+    """
+    return prepare_picture(source, path, box, Order(preprocessing=preprocessing), decode).pixels

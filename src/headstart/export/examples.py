@@ -44,7 +44,10 @@ about = {key.removeprefix("headstart."): json.loads(value) for key, value in sto
 names, how, rule = about["class_names"], about["preprocessing"], about["sets"]
 
 for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image, side = Image.open(path), 2 * how["size"]
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or min(image.size) // s >= side)
+    image.draft(None, (image.width // scale, image.height // scale))  # a JPEG alone obeys
+    image = ImageOps.exif_transpose(image).convert("RGB")
     kernel = Image.Resampling[how["interpolation"].upper()]
     pixels = np.asarray(image.resize((how["size"], how["size"]), kernel))[None]
     outputs = [output.name for output in session.get_outputs()]
@@ -85,7 +88,10 @@ network.eval()
 how, temperature = about["preprocessing"], about.get("confidence", {{}}).get("temperature", 1.0)
 
 for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image, side = Image.open(path), 2 * how["size"]
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or min(image.size) // s >= side)
+    image.draft(None, (image.width // scale, image.height // scale))  # a JPEG alone obeys
+    image = ImageOps.exif_transpose(image).convert("RGB")
     kernel = Image.Resampling[how["interpolation"].upper()]
     pixels = np.array(image.resize((how["size"], how["size"]), kernel))
     x = (torch.from_numpy(pixels) / 255 - torch.tensor(how["mean"])) / torch.tensor(how["std"])

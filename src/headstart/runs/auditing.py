@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.audit import Audit, audit_table, write_audit
+from headstart.audit import Audit, JointExtractor, audit_table, write_audit
 from headstart.audit.findings import counted
 from headstart.errors import DataError
+from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable
 from headstart.runs.record import data_digest
@@ -20,6 +21,14 @@ TOLD = ("error", "warning")
 def is_wanted(settings: RunSettings, num_images: int) -> bool:
     """Whether the settings ask for an audit of so many images."""
     return settings.audit == "full" or (settings.audit == "auto" and num_images <= MOST_IMAGES)
+
+
+def passing_extractor(
+    settings: RunSettings, table: ImageTable, extractor: FeatureExtractor
+) -> FeatureExtractor:
+    """The extractor of the run's pass, which does the audit's on the way where one is wanted."""
+    wanted = is_wanted(settings, len(table))
+    return JointExtractor(extractor) if wanted else extractor
 
 
 def audit_once(

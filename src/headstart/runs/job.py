@@ -32,7 +32,7 @@ from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
-from headstart.runs.auditing import audit_run
+from headstart.runs.auditing import audit_run, passing_extractor
 from headstart.runs.backbone import build_backbone
 from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.confidence import (
@@ -195,7 +195,8 @@ class Job:
     def read(self) -> tuple[ImageTable, Features]:
         """One pass over all images; the unreadable ones are named and left out."""
         with self.clock.phase("features"):
-            features = extract_features(self.table, self.extractor, progress=self.progress)
+            extractor = passing_extractor(self.settings, self.table, self.extractor)
+            features = extract_features(self.table, extractor, progress=self.progress)
         seconds = self.clock.seconds["features"]
         stored = len(self.table) - features.computed
         self.progress.note(

@@ -2,9 +2,9 @@
 
     python -m headstart.data.guarded.squares '{"size": 96, ...}'
 
-Requests and answers are those of `headstart.data.guarded.child`. The picture is decoded by the same
-function as everywhere, at its full size, and resized in this process, so that a few kilobytes go
-back through the pipe and the pixels of a large picture never leave a process of bounded memory.
+Requests and answers are those of `headstart.data.guarded.child`. The picture is prepared by the
+same function as everywhere, in this process, so that a few kilobytes go back through the pipe and
+the pixels of a large picture never leave a process of bounded memory.
 What the header tells is judged before any pixel is decoded.
 """
 
@@ -22,7 +22,7 @@ from headstart.data.colour import DecodingError
 from headstart.data.decoding import decode_here, open_header
 from headstart.data.formats import FACTORIES, format_of, refusal
 from headstart.data.guarded.child import serve
-from headstart.data.resizing import resize_picture
+from headstart.data.preparing import Order, prepare_picture
 from headstart.records import ImageFacts, Preprocessing
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -72,7 +72,7 @@ def decode_square(
     Args:
         data: the encoded bytes.
         path: a name, which decides nothing but what is told of a wrong ending.
-        min_side: not used; the picture is decoded whole, as for training.
+        min_side: not used; the network's square decides.
         limits: what is refused.
         preprocessing: of the network.
 
@@ -80,8 +80,9 @@ def decode_square(
         DecodingError: it is beyond a limit or cannot be decoded; its code says which.
     """
     check_limits(data, path, limits)
-    image, facts = decode_here(data, path)
-    return resize_picture(image, preprocessing), facts
+    order = Order(preprocessing=preprocessing)
+    found = prepare_picture(data, path, None, order, decode_here)
+    return Image.fromarray(found.pixels), found.facts
 
 
 def check_limits(data: bytes, path: str, limits: DecodingLimits) -> None:
