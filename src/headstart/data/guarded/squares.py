@@ -11,6 +11,7 @@ What the header tells is judged before any pixel is decoded.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -31,6 +32,9 @@ ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_SEGMENTS = 2000
 """Pieces of a file beside its pixels (PNG chunks, JPEG segments, GIF extensions): parsers take a
 while for each, and cameras and programs write at most some hundred."""
+
+NICENESS = 5
+"""How far computing for strangers yields to answering them: priority of decoders and networks."""
 
 _GIF_HEADER, _GIF_IMAGE, _GIF_EXTENSION = 13, 0x2C, 0x21
 _START_OF_SCAN = 0xDA
@@ -198,6 +202,8 @@ def _colour_table(flags: int) -> int:
 def main(settings: str) -> None:
     """Serve with the settings of `command_for`."""
     given = json.loads(settings)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     limits = DecodingLimits(
         **{**given["limits"], "formats": tuple(given["limits"]["formats"])},
     )
