@@ -52,6 +52,27 @@ def test_a_killed_mlp_run_keeps_its_folds(finished, colour_folder, tmp_path, mon
     assert figures(resumed.out) == figures(finished.out)
 
 
+def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_path):
+    plain = run_job(settings(colour_folder, tmp_path / "a", learning_curve=False))
+    nested = run_job(
+        settings(
+            colour_folder, tmp_path / "b", learning_curve=False, inner_folds=3, num_penalties=6
+        )
+    )
+    history = rows(nested.out / "history.csv")
+    assert len(history) == 3 * 6
+    assert (plain.out / "splits.csv").read_bytes() == (nested.out / "splits.csv").read_bytes()
+    told = [run.record["splits"]["inner_folds"] for run in (plain, nested)]
+    assert told == [1, 3]
+    assert plain.record["splits"]["digest"] != nested.record["splits"]["digest"]
+    means = {}
+    for row in history:
+        means.setdefault(row["penalty"], []).append(float(row["inner_log_loss"]))
+    contenders = {row["penalty"] for row in history if row["contender"] == "yes"}
+    best = min(contenders, key=lambda penalty: statistics.mean(means[penalty]))
+    assert nested.record["choice"]["penalty"] == pytest.approx(float(best))
+
+
 def test_history_has_a_line_a_fold_and_epoch(finished):
     history = rows(finished.out / "history.csv")
     assert {row["fold"] for row in history} == {"1", "2", "3"}
@@ -76,8 +97,21 @@ def test_settings_of_steps_are_refused_by_a_head_without_steps(name):
         ({"class_weights": "heavy"}, "`class_weights` must be none or balanced"),
         ({"max_images": 0}, "`max_images` must be at least 1"),
         ({"crop_margin": -0.1}, "`crop_margin` must be between 0 and 1"),
+        ({"inner_folds": 0}, "`inner_folds` must be between 1 and 20, got 0. Correct --inner-fo"),
+        ({"num_penalties": 101}, "`num_penalties` must be between 1 and 100, got 101"),
+        ({"inner_folds": 3, "ratio": "70/15/15"}, "and so does `inner_folds` 3. Leave one out"),
     ],
-    ids=["hidden", "epochs", "dropout", "class-weights", "max-images", "crop-margin"],
+    ids=[
+        "hidden",
+        "epochs",
+        "dropout",
+        "class-weights",
+        "max-images",
+        "crop-margin",
+        "inner-folds",
+        "penalties",
+        "ratio",
+    ],
 )
 def test_bad_settings_are_one_sentence(changes, message):
     with pytest.raises(UsageError, match=message):

@@ -53,6 +53,9 @@ DATA = (
                   "or a CSV with path,part[,fold]."),
     SettingOption("folds", Text, "Cross-validation folds: a number, leave-one-group-out or "
                   "leave-one-source-out.  [default: 5]"),
+    SettingOption("inner_folds", Whole, "Inside every fold, the parts that choose the penalty of a "
+                  "logistic head in turn; 1 holds a fifth out.  [default: 1]"),
+    SettingOption("num_penalties", Whole, "Penalties to choose from.  [default: 10]"),
 )  # fmt: skip
 MODEL = (
     SettingOption("model", Text, "Backbone; see `headstart models`.  [default: mini]"),

@@ -15,24 +15,21 @@ from headstart.heads.class_weights import (
     balancing_factors,
 )
 from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
-from headstart.heads.logistic import (
-    LogisticFit,
-    RotatedFeatures,
-    fit_logistic,
-    predict_logits,
-    rotate_features,
-)
+from headstart.heads.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
 from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
 from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
 from headstart.heads.penalties import (
     FIT_TOLERANCE,
+    LOOK_TOLERANCE,
+    SEARCH_TOLERANCE,
     ChosenFit,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
     penalty_path,
 )
 from headstart.heads.registered import HEADS, HeadSpec
+from headstart.heads.rotation import RotatedFeatures, rotate_features
 
 __all__ = [
     "BASELINES",
@@ -40,7 +37,9 @@ __all__ = [
     "E1_MLP",
     "FIT_TOLERANCE",
     "HEADS",
+    "LOOK_TOLERANCE",
     "SCHEDULES",
+    "SEARCH_TOLERANCE",
     "BaselineSpec",
     "ChosenFit",
     "FitPlan",
@@ -52,6 +51,7 @@ __all__ = [
     "MlpHistory",
     "MlpSettings",
     "RotatedFeatures",
+    "SharedWeights",
     "apply_class_weights",
     "balanced_weights",
     "balancing_factors",

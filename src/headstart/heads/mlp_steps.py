@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.heads.logistic import slices
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
+from headstart.heads.rotation import slices
 from headstart.heads.stacked import StackedNetworks, draw_masks, draw_parameters
 
 CHUNK_BYTES = 2**21

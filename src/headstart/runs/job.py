@@ -482,6 +482,7 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
         linked=linked,
         allow_leaks=settings.allow_leaks,
         calibration=settings.calibration_split,
+        num_inner=settings.inner_folds,
     )
     check_sets(settings, table, split, units_of(table, linked))
     return split

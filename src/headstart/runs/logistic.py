@@ -25,7 +25,6 @@ from headstart.records import Integers
 from headstart.runs.checkpoints import load_state, save_state
 from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
 
-NUM_PENALTIES = 10
 CHECKPOINT = "folds.bin"
 FINAL_PENALTY = "final_penalty"
 
@@ -52,8 +51,7 @@ class LogisticFitting:
     def rotated(self) -> RotatedFeatures:
         """The training features in the coordinates of the fits, found once a run."""
         if self._rotated is None:
-            values = torch.from_numpy(self.task.learnt_features).float()
-            self._rotated = rotate_features(values)
+            self._rotated = rotate_features(torch.from_numpy(self.task.learnt_features))
         return self._rotated
 
     def fit_folds(self) -> FoldsOutcome:
@@ -81,8 +79,8 @@ class LogisticFitting:
             self.rotated,
             torch.from_numpy(task.learnt_labels),
             task.fold_weights(),
-            torch.from_numpy(task.split.inner),
-            penalty_path(NUM_PENALTIES),
+            torch.from_numpy(task.split.chooses_penalty),
+            penalty_path(task.settings.num_penalties),
             task.num_classes,
         )
         tensors = {

@@ -30,6 +30,7 @@ from headstart.runs.units import Units, codes_of, count_leaks, count_straddling
 from headstart.splitting import (
     check_seen,
     hold_out,
+    inner_folds,
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
@@ -60,6 +61,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
     linked: Integers | None = None,
     allow_leaks: bool = False,
     calibration: float | None = None,
+    num_inner: int = 1,
 ) -> Split:
     """Fix the test part, the folds and their inner parts, before anything is fitted.
 
@@ -78,6 +80,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         allow_leaks: take a given split that parts what must stay together.
         calibration: share of what is not tested on to keep aside for thresholds, units whole;
             None takes what a file of parts names, else nothing.
+        num_inner: inner folds on which penalties are chosen; 1 takes the inner part.
 
     Raises:
         UsageError: settings that cannot be, or that contradict each other or the data.
@@ -116,12 +119,24 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         seed=seed,
         unit="image" if kept is None else kept.word,
     )
+    within = None
+    if num_inner > 1:
+        within = inner_folds(
+            learnt.labels,
+            found.fold,
+            num_inner,
+            class_names=learnt.class_names,
+            groups=codes_of(kept),
+            seed=seed,
+            unit="image" if kept is None else kept.word,
+        )
     notes = (*([shares.note] if shares.note else []), *fold_notes(learnt, found))
     return Split(
         train=train,
         test=test,
         fold=found.fold,
         inner=inner,
+        inner_fold=within,
         origin=origin,
         scheme=found.scheme,
         fold_names=found.names,

@@ -16,7 +16,6 @@ from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone
 from headstart.runs.folder import check_folder
 from headstart.runs.job import split_with
-from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.parts import read_table
 from headstart.runs.settings import RunSettings
 from headstart.runtime import choose_execution
@@ -112,9 +111,10 @@ def plan_job(
 def describe_fits(settings: RunSettings, num_folds: int) -> str:
     """What the folds and the final fit consist of."""
     if settings.head == "logistic" and settings.strategy == "probe":
+        within = f" x {settings.inner_folds} inner folds" if settings.inner_folds > 1 else ""
         return (
-            f"{num_folds} folds x {NUM_PENALTIES} penalties at once, each fold's best, "
-            "the final head"
+            f"{num_folds} folds{within} x {settings.num_penalties} penalties at once, each fold's "
+            "best, the final head"
         )
     if settings.strategy != "probe":
         return f"{num_folds} folds of {settings.strategy} fine-tuning, then once on everything"

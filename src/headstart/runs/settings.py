@@ -18,7 +18,7 @@ from headstart.data import DATASETS
 from headstart.errors import UsageError
 from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
 from headstart.runs.decision_settings import check_decision_settings
-from headstart.runs.split_settings import check_split_settings
+from headstart.runs.split_settings import check_inner_settings, check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
@@ -68,6 +68,9 @@ class RunSettings:
         train: further settings of fine-tuning, as in 'momentum=0.8,clip_norm=1'.
         class_weights: 'none' or 'balanced', every class of the same weight in training.
         folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
+        inner_folds: parts of a fold's training part that choose the penalty of a logistic head in
+            turn, each held out from fits of its own; 1 holds one part out.
+        num_penalties: how many are tried.
         ratio: shares of train/test or train/val/test, as in '70/15/15', instead of
             `test_fraction`; the val share chooses settings inside every fold.
         splits: parts and folds to take: the `splits.csv` of a run, or its folder.
@@ -128,6 +131,8 @@ class RunSettings:
     train: str | None = None
     class_weights: str = "none"
     folds: str = "5"
+    inner_folds: int = 1
+    num_penalties: int = 10
     ratio: str | None = None
     splits: str | None = None
     test_fraction: float = 0.2
@@ -161,6 +166,7 @@ class RunSettings:
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, of_type(field.name, kind, value))
         check_split_settings(self.folds, self.test_fraction, self.ratio, self.splits)
+        check_inner_settings(self.inner_folds, self.num_penalties, self.ratio)
         if not 0 <= self.seed < 2**32:
             raise UsageError(
                 f"`seed` must be between 0 and {2**32 - 1}, got {self.seed}. Correct --seed."
