@@ -111,32 +111,16 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         if given is not None or isinstance(chosen, str):
             raise
         raise DataError(f"{error} ({len(test):,} images are kept to test on: {origin}.)") from error
-    inner = inner_hold_out(
-        learnt.labels,
-        found.fold,
-        fraction=shares.inner_fraction,
-        groups=codes_of(kept),
-        seed=seed,
-        unit="image" if kept is None else kept.word,
+    inner, inner_fold = choosing_parts(
+        learnt, found.fold, kept, shares.inner_fraction, num_inner, seed=seed
     )
-    within = None
-    if num_inner > 1:
-        within = inner_folds(
-            learnt.labels,
-            found.fold,
-            num_inner,
-            class_names=learnt.class_names,
-            groups=codes_of(kept),
-            seed=seed,
-            unit="image" if kept is None else kept.word,
-        )
     notes = (*([shares.note] if shares.note else []), *fold_notes(learnt, found))
     return Split(
         train=train,
         test=test,
         fold=found.fold,
         inner=inner,
-        inner_fold=within,
+        inner_fold=inner_fold,
         origin=origin,
         scheme=found.scheme,
         fold_names=found.names,
@@ -144,6 +128,40 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         leaks=leaks + more,
         fold_leaks=found.leaks,
         notes=notes,
+    )
+
+
+def choosing_parts(
+    learnt: ImageTable,
+    fold: Integers,
+    units: Units | None,
+    fraction: float,
+    num_inner: int,
+    *,
+    seed: int,
+) -> tuple[Bools, Integers | None]:
+    """Inside every fold, what is held out once and, where asked for, the inner folds; see `Split`.
+
+    Args:
+        learnt: M images.
+        fold: (M,) the fold in which each is scored.
+        units: what stays on one side.
+        fraction: share of a training part to hold out once.
+        num_inner: inner folds; 1 makes none.
+        seed: of both draws.
+
+    Raises:
+        DataError: a training part without two units of a class; too few for the inner folds.
+    """
+    groups, word = codes_of(units), "image" if units is None else units.word
+    inner = inner_hold_out(
+        learnt.labels, fold, fraction=fraction, groups=groups, seed=seed, unit=word
+    )
+    if num_inner == 1:
+        return inner, None
+    names = learnt.class_names
+    return inner, inner_folds(
+        learnt.labels, fold, num_inner, class_names=names, groups=groups, seed=seed, unit=word
     )
 
 
