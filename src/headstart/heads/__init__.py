@@ -14,6 +14,12 @@ from headstart.heads.class_weights import (
     balanced_weights,
     balancing_factors,
 )
+from headstart.heads.halving import (
+    HalvedSettings,
+    draw_settings,
+    fit_winners,
+    successive_halving,
+)
 from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
 from headstart.heads.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
@@ -43,6 +49,7 @@ __all__ = [
     "BaselineSpec",
     "ChosenFit",
     "FitPlan",
+    "HalvedSettings",
     "HeadSpec",
     "Layers",
     "LogisticFit",
@@ -56,11 +63,13 @@ __all__ = [
     "balanced_weights",
     "balancing_factors",
     "cosine_class_mean",
+    "draw_settings",
     "fit_logistic",
     "fit_mlp_final",
     "fit_mlp_folds",
     "fit_mlps",
     "fit_scaled_logistic",
+    "fit_winners",
     "fit_with_chosen_penalty",
     "head_logits",
     "head_probabilities",
@@ -71,5 +80,6 @@ __all__ = [
     "problems_at_once",
     "rotate_features",
     "score_baselines",
+    "successive_halving",
     "to_probabilities",
 ]

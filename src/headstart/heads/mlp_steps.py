@@ -30,6 +30,10 @@ SMALLEST_DEVIATION = 0.01
 OnEpoch = Callable[[int, int], None]
 
 
+class DivergedError(UsageError):
+    """Training left the finite numbers."""
+
+
 class Counter:
     """Counts epochs over all problems for the caller."""
 
@@ -117,7 +121,7 @@ class Problem:
         """Tell the epoch, just written down, and the rate that was too much."""
         settings = self.task.settings
         remedy = "lr or weight_decay" if settings.weight_decay else "lr"
-        raise UsageError(
+        raise DivergedError(
             "Training diverged: losses and weights of the mlp head must stay finite, and did not "
             f"after epoch {len(self.figures)} of {settings.epochs} at `lr` {settings.lr:g}. "
             f"Lower {remedy}."
