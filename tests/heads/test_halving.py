@@ -10,14 +10,16 @@ from headstart.errors import DataError, UsageError
 from headstart.heads import (
     FitPlan,
     HalvedSettings,
+    MlpHistory,
     MlpSettings,
     draw_settings,
     fit_mlps,
     fit_winners,
     successive_halving,
 )
-from headstart.heads.halving import Rung, rungs
+from headstart.heads.halving import FIGURES, Rung, rungs
 
+NOTHING = MlpHistory(**dict.fromkeys(FIGURES, torch.zeros(0, 0)))
 BASE = MlpSettings(hidden=(16,), epochs=20, batch_size=16, dropout=0.0)
 
 
@@ -73,6 +75,7 @@ def test_it_chooses_like_the_full_grid_for_a_quarter_of_the_epochs():
     assert found.winner.tolist() == losses.argmin(1).tolist() == [16, 16, 16]
     torch.testing.assert_close(found.loss[:, 16], losses[:, 16])
     torch.testing.assert_close(found.winning_epochs, epochs[:, 16])
+    torch.testing.assert_close(found.history.held_loss.amin(1), losses[:, 16])
     assert found.num_epochs == 3 * (27 * 1 + 9 * 3 + 3 * 7 + 1 * 20)
     assert found.num_full_epochs == 3 * 27 * 20 >= 4 * found.num_epochs
     assert told[-1] == (found.num_epochs, found.num_epochs)
@@ -110,7 +113,7 @@ def test_winners_are_trained_on_the_whole_training_part():
     found = HalvedSettings(
         candidates=tuple(candidates), loss=torch.zeros(3, 2), epochs=torch.full((3, 2), 20),
         best_epoch=torch.tensor([[4, 5], [6, 7], [8, 9]]), winner=torch.tensor([0, 1, 0]),
-        num_epochs=0, num_full_epochs=0,
+        history=NOTHING, num_epochs=0, num_full_epochs=0,
     )  # fmt: skip
     data = folds["features"], folds["labels"]
     got = fit_winners(*data, folds["learns"], 3, found, seed=0)
@@ -132,7 +135,7 @@ def test_the_final_setting_is_the_one_that_most_folds_keep():
     def final(winner: list[int]) -> tuple[int, int]:
         return HalvedSettings(
             candidates=(BASE, BASE, BASE), loss=loss[: len(winner)], best_epoch=best, epochs=best,
-            winner=torch.tensor(winner), num_epochs=0, num_full_epochs=0,
+            winner=torch.tensor(winner), history=NOTHING, num_epochs=0, num_full_epochs=0,
         ).final  # fmt: skip
 
     assert final([1, 0, 1, 0]) == (1, 1)

@@ -15,7 +15,7 @@ from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, run_job
+from headstart.runs import RunSettings, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
@@ -50,6 +50,59 @@ def test_a_killed_mlp_run_keeps_its_folds(finished, colour_folder, tmp_path, mon
     monkeypatch.setattr(MlpFitting, "_fit_and_keep", stop)
     resumed = run_job(settings(colour_folder, tmp_path / "run", **MLP), resume=True)
     assert figures(resumed.out) == figures(finished.out)
+
+
+TUNE = {"head": "mlp", "tune": 9, "hidden": "8", "epochs": 9, "batch_size": 8}
+
+
+def test_a_tuned_mlp_run_keeps_a_setting_a_fold(colour_folder, tmp_path, monkeypatch):
+    """Its table, its figures, its bundle; killed before the final fit, it ends alike."""
+    chosen = TUNE | {"learning_curve": False}
+    result = run_job(settings(colour_folder, tmp_path / "run", **chosen))
+    tuning = rows(result.out / "tuning.csv")
+    assert len(tuning) == 3 * 9
+    kept = [row for row in tuning if row["kept"] == "yes"]
+    assert [row["fold"] for row in kept] == ["1", "2", "3"]
+    for fold, row in enumerate(kept):
+        rivals = [r for r in tuning if r["fold"] == row["fold"] and r["epochs"] == row["epochs"]]
+        assert float(row["inner_log_loss"]) == min(float(r["inner_log_loss"]) for r in rivals)
+        told = rows(result.out / "cv_results.csv")[fold]
+        assert f"lr={row['lr']} " in told["setting"]
+        assert told["epochs"] == row["best_epoch"]
+    searched = result.metrics["tuning"]
+    assert searched["epochs"] == 3 * (9 + 3 * 3 + 9)
+    assert searched["epochs_of_the_full_grid"] == 3 * 81
+    choice = result.record["choice"]
+    assert choice["hidden"] == "8"
+    assert f"lr={choice['lr']} " in searched["final"]
+    assert result.metrics["cross_validation"]["figures"]["accuracy"]["value"] > 0.8
+    assert headstart.load(result.out).head.chosen["lr"] == choice["lr"]
+
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlpFitting, "fit_final", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(settings(colour_folder, tmp_path / "killed", **chosen))
+    monkeypatch.undo()
+    monkeypatch.setattr(mlp_search, "successive_halving", stop)
+    resumed = run_job(settings(colour_folder, tmp_path / "killed", **chosen), resume=True)
+    assert figures(resumed.out) == figures(result.out)
+    assert (resumed.out / "tuning.csv").read_bytes() == (result.out / "tuning.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tune": 9}, "means nothing to 'logistic'. Take --head mlp, or leave --tune out"),
+        ({"tune": 9, "strategy": "full"}, "means nothing to 'full'"),
+        ({"tune": 1, "head": "mlp"}, "`tune` must be between 2 and 200 settings, got 1"),
+        ({"tune": 37, "head": "mlp", "lr": 0.1}, "must be at most the 36 settings"),
+    ],
+)
+def test_tuning_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        RunSettings(data="digits", out="x", **changes)
 
 
 def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_path):

@@ -64,6 +64,8 @@ MODEL = (
     SettingOption("strategy", Text, "probe (frozen), partial, full, two-stage, gradual, norm-only "
                   "or scratch.  [default: probe]"),
     SettingOption("head", Text, "Head on frozen features: logistic or mlp.  [default: logistic]"),
+    SettingOption("tune", Whole, "Settings of an mlp head to try; every fold keeps its best on its "
+                  "inner part, by successive halving, as in 27."),
     SettingOption("hidden", Text, "Hidden layers of an mlp head or of a new head to fine-tune "
                   "with, as in 512,64."),
     SettingOption("dropout", Text, "Before every dense layer, as in 0.5."),

@@ -18,6 +18,7 @@ from headstart.heads.halving import (
     HalvedSettings,
     draw_settings,
     fit_winners,
+    rungs,
     successive_halving,
 )
 from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
@@ -79,6 +80,7 @@ __all__ = [
     "predict_logits",
     "problems_at_once",
     "rotate_features",
+    "rungs",
     "score_baselines",
     "successive_halving",
     "to_probabilities",

@@ -21,7 +21,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from torch import Tensor
 
 from headstart.errors import UsageError
 from headstart.heads.layers import Layers
-from headstart.heads.mlp import check_problems, fit_mlps
+from headstart.heads.mlp import MlpHistory, check_problems, fit_mlps
 from headstart.heads.mlp_folds import checked_inner
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
 from headstart.heads.mlp_steps import DivergedError, OnEpoch
@@ -43,6 +43,7 @@ DROPOUT = (0.0, 0.25, 0.5)
 WEIGHT_DECAY = (0.0, 0.001, 0.01)
 LR = (1e-4, 1e-2)
 MOST_SETTINGS = 200
+FIGURES = tuple(field.name for field in fields(MlpHistory))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +65,7 @@ class HalvedSettings:
         best_epoch: (F, S) int64 the epoch of that loss, from 1.
         epochs: (F, S) int64 epochs of that rung.
         winner: (F,) int64 the setting that each fold keeps.
+        history: figures after each epoch of each fold's winner in its last rung.
         num_epochs: epochs trained over all folds, settings and rungs.
         num_full_epochs: what the full grid would have trained.
     """
@@ -73,6 +75,7 @@ class HalvedSettings:
     best_epoch: Tensor
     epochs: Tensor
     winner: Tensor
+    history: MlpHistory
     num_epochs: int
     num_full_epochs: int
 
@@ -136,7 +139,11 @@ def draw_settings(
         raise UsageError(
             f"`tune` must be between 2 and {MOST_SETTINGS} settings, got {count}. Correct --tune."
         )
-    lists = {"hidden": HIDDEN, "dropout": DROPOUT, "weight_decay": WEIGHT_DECAY}
+    lists: dict[str, tuple[Any, ...]] = {
+        "hidden": HIDDEN,
+        "dropout": DROPOUT,
+        "weight_decay": WEIGHT_DECAY,
+    }
     choices = {name: values for name, values in lists.items() if name not in fixed}
     if "lr" in fixed:
         combinations = {base} | {
@@ -213,6 +220,7 @@ def successive_halving(
         best_epoch=race.best_epoch,
         epochs=race.epochs,
         winner=winner,
+        history=race.history_of(winner),
         num_epochs=race.num_epochs,
         num_full_epochs=alive.numel() * steps[-1].epochs,
     )
@@ -247,6 +255,7 @@ class _Race:
         self.epochs = torch.zeros(shape, dtype=torch.int64)
         self.num_epochs = 0
         self.failures: dict[int, DivergedError] = {}
+        self.figures: dict[tuple[int, int], Tensor] = {}  # (4, epochs) by fold and setting
 
     def train(self, setting: int, folds: list[int], epochs: int) -> None:
         """One setting in some folds, together; alone where one of them diverges."""
@@ -270,8 +279,9 @@ class _Race:
             self.failures[folds[0]] = error
             self.loss[folds, setting] = torch.inf
         else:
-            losses = fit.history.held_loss
-            self.loss[folds, setting] = losses.amin(1)
+            self.loss[folds, setting] = fit.history.held_loss.amin(1)
+            figures = torch.stack([getattr(fit.history, name) for name in FIGURES])
+            self.figures |= {(fold, setting): figures[:, k] for k, fold in enumerate(folds)}
             self.best_epoch[folds, setting] = fit.best_epoch
         self.epochs[folds, setting] = epochs
         self.num_epochs += epochs * len(folds)
@@ -281,6 +291,12 @@ class _Race:
         for fold, setting in enumerate(winner.tolist()):
             if not math.isfinite(self.loss[fold, setting]):
                 raise self.failures[fold]
+
+    def history_of(self, winner: Tensor) -> MlpHistory:
+        """Figures of one setting (F,) a fold."""
+        rows = [self.figures[fold, setting] for fold, setting in enumerate(winner.tolist())]
+        figures = torch.stack(rows, 1)  # (4, F, epochs)
+        return MlpHistory(**dict(zip(FIGURES, figures, strict=True)))
 
 
 def fit_winners(

@@ -118,7 +118,8 @@ def describe_fits(settings: RunSettings, num_folds: int) -> str:
         )
     if settings.strategy != "probe":
         return f"{num_folds} folds of {settings.strategy} fine-tuning, then once on everything"
-    return f"{num_folds} folds of the {settings.head} head, then the final head"
+    tried = f", its settings the best of {settings.tune}" if settings.tune else ""
+    return f"{num_folds} folds of the {settings.head} head{tried}, then the final head"
 
 
 def count_known(extractor: FeatureExtractor, wanted: set[str]) -> int:

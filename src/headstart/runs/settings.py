@@ -16,7 +16,7 @@ import numpy as np
 from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
 from headstart.errors import UsageError
-from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
+from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings, draw_settings
 from headstart.runs.decision_settings import check_decision_settings
 from headstart.runs.split_settings import check_inner_settings, check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
@@ -34,8 +34,12 @@ AUDITS = ("auto", "full", "none")
 PROBE = "probe"
 CHOICES = ("class_weights", "device", "precision", "sets")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
+# Of these `tune` varies what is not given.
+TUNED = ("hidden", "dropout", "lr")
 # Settings that are of one head or strategy: with another one they start from its defaults.
-DEPENDENT = {"head": STEP_SETTINGS, "strategy": (*STEP_SETTINGS, *ONLY_TRAINING)}
+DEPENDENT = {
+    "head": ("tune", *STEP_SETTINGS), "strategy": ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
+}  # fmt: skip
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -51,6 +55,8 @@ class RunSettings:
         head: name of the head on frozen features.
         hidden: widths of hidden layers, as in '512,64': of an 'mlp' head, or of a new head to
             fine-tune with; None for its own.
+        tune: settings of an mlp head to try: every fold keeps its best on its inner part, by
+            successive halving; what is given of `hidden`, `dropout` and `lr` stays as it is.
         dropout: before every dense layer, as in '0.4' or '0.4,0.3'.
         lr: learning rate of what is trained by steps; None for its own.
         epochs: passes over the training part, a number a phase as in '8,6'; None for its own.
@@ -114,6 +120,7 @@ class RunSettings:
     model: str = "mini"
     strategy: str = "probe"
     head: str = "logistic"
+    tune: int | None = None
     hidden: str | None = None
     dropout: str | None = None
     lr: float | None = None
@@ -236,6 +243,14 @@ def check_training(settings: RunSettings) -> None:
             f"`class_weights` must be {' or '.join(CLASS_WEIGHTS)}, got "
             f"'{settings.class_weights}'. Correct --class-weights."
         )
+    if settings.tune is not None:
+        if settings.strategy != PROBE or settings.head != "mlp":
+            other = settings.head if settings.strategy == PROBE else settings.strategy
+            raise UsageError(
+                f"`tune` chooses settings of an mlp head on frozen features, and means nothing to "
+                f"'{other}'. Take --head mlp, or leave --tune out."
+            )
+        settings_to_try(settings)
     if settings.strategy != PROBE:
         if settings.head != "logistic":
             raise UsageError(
@@ -271,6 +286,18 @@ def mlp_settings(settings: RunSettings) -> MlpSettings:
         "batch_size": settings.batch_size,
     }
     return MlpSettings(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def settings_to_try(settings: RunSettings) -> tuple[MlpSettings, ...]:
+    """The settings of an mlp head that `tune` asks for, the run's own first.
+
+    Raises:
+        UsageError: fewer than two, or more than there are.
+    """
+    assert settings.tune is not None
+    given = {name for name in TUNED if getattr(settings, name) is not None}
+    base = mlp_settings(settings)
+    return draw_settings(base, settings.tune, fixed=frozenset(given), seed=settings.seed)
 
 
 def single(text: str | None, kind: type, name: str) -> Any:

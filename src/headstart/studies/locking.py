@@ -27,6 +27,7 @@ from headstart.runs.folder import FINISHED, owned_run
 from headstart.runs.job import HEAD_FITTINGS, Job
 from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
+from headstart.runs.mlp_search import CHECKPOINT as SEARCHED_FOLDS
 from headstart.runs.parts import choosing_parts, group_codes, read_table, units_of
 from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import PROBE, RunSettings
@@ -285,7 +286,7 @@ def go_on(
 def forget_quick_folds(settings: RunSettings, folder: Path) -> None:
     """A probe's folds are fitted again after an interruption, so that their time is the whole."""
     if settings.strategy == PROBE:
-        for name in (LOGISTIC_FOLDS, MLP_FOLDS):
+        for name in (LOGISTIC_FOLDS, MLP_FOLDS, SEARCHED_FOLDS):
             (folder / CHECKPOINTS / name).unlink(missing_ok=True)
 
 
