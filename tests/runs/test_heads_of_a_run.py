@@ -15,7 +15,7 @@ from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, mlp_search, run_job
+from headstart.runs import RunSettings, logistic, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
@@ -124,6 +124,24 @@ def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_pa
     contenders = {row["penalty"] for row in history if row["contender"] == "yes"}
     best = min(contenders, key=lambda penalty: statistics.mean(means[penalty]))
     assert nested.record["choice"]["penalty"] == pytest.approx(float(best))
+
+
+def test_coordinates_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch):
+    in_memory = run_job(settings(colour_folder, tmp_path / "a"))
+    given, true_rotate = [], logistic.rotate_features
+
+    def watched(features, *, into=None):
+        given.append(into is not None)
+        return true_rotate(features, into=into)
+
+    monkeypatch.setattr(logistic, "MAPPED_FROM_BYTES", 0)
+    monkeypatch.setattr(logistic, "rotate_features", watched)
+    on_disk = run_job(settings(colour_folder, tmp_path / "b"))
+    assert given == [True]
+    assert figures(on_disk.out) == figures(in_memory.out)
+    assert {path.name for path in on_disk.out.iterdir()} == {
+        p.name for p in in_memory.out.iterdir()
+    }
 
 
 def test_history_has_a_line_a_fold_and_epoch(finished):
