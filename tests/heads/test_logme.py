@@ -53,7 +53,10 @@ def fixed_point(features, target, rounds: int = 5000) -> float:
         matrix = alpha * np.eye(width) + beta * features.T @ features
         mean = beta * np.linalg.solve(matrix, features.T @ target)
         gamma = (beta * strengths / (alpha + beta * strengths)).sum()
-        alpha, beta = gamma / (mean @ mean), (count - gamma) / ((features @ mean - target) ** 2).sum()
+        alpha, beta = (
+            gamma / (mean @ mean),
+            (count - gamma) / ((features @ mean - target) ** 2).sum(),
+        )
     matrix = alpha * np.eye(width) + beta * features.T @ features
     mean = beta * np.linalg.solve(matrix, features.T @ target)
     return (

@@ -51,13 +51,14 @@ def choose(
 
 def print_result(result: Any, given: Mapping[str, Any]) -> None:
     """The table, the paths of what was written, and the command that goes on."""
-    from headstart.studies.quick.writing import PICTURE, RECORD, TABLE, TEXT
+    from headstart.studies.quick.writing import PICTURE, RECORD, SAMPLE, TABLE, TEXT
 
     print((result.out / TEXT).read_text(encoding="utf-8"))
     print_pairs(
         "Written",
         [
             ("Choice", f"{result.out / RECORD}, {result.out / TABLE}"),
+            ("Images", str(result.out / SAMPLE)),
             ("Picture", str(result.out / PICTURE)),
             ("Next", next_command(result.record, given)),
         ],

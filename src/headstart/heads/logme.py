@@ -70,9 +70,7 @@ class Spectrum:
 
     def _of(self, misfit: Floats, log_shares: Floats) -> Floats:
         count = self.num_rows
-        found: Floats = (
-            -count / 2 * np.log(2 * np.pi * misfit / count) - count / 2 + log_shares / 2
-        )
+        found: Floats = -count / 2 * np.log(2 * np.pi * misfit / count) - count / 2 + log_shares / 2
         return found
 
 
@@ -108,8 +106,7 @@ def largest_log_evidence(features: Floats, targets: Floats) -> Floats:
         raise ValueError("`targets` must have an entry other than zero in every column.")
     spectrum = decompose(features, targets)
     scale = float(spectrum.strengths.max(initial=0.0)) or 1.0
-    ends = np.log([SMALLEST_RATIO * scale, LARGEST_RATIO * scale])
-    grid = np.linspace(*ends, GRID_POINTS)
+    grid = np.log(np.geomspace(SMALLEST_RATIO * scale, LARGEST_RATIO * scale, GRID_POINTS))
     best = spectrum.on_grid(np.exp(grid)).argmax(1)
     low, high = grid[np.maximum(best - 1, 0)], grid[np.minimum(best + 1, GRID_POINTS - 1)]
     for _ in range(GOLDEN_STEPS):

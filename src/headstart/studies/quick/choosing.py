@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from headstart.audit.findings import counted
 from headstart.audit.writing import AUDIT_JSON, AUDIT_TEXT, IMAGES, PAIRS_PICTURE
 from headstart.backbones import Network
 from headstart.errors import DataError, OutputError, UsageError, WeightsError
-from headstart.files import locked, make_folder, write_json
+from headstart.files import locked, make_folder, write_csv, write_json
 from headstart.heads.baselines import NUM_NEIGHBOURS
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
@@ -37,7 +38,7 @@ from headstart.studies.quick.judging import Row, judge_quickly
 from headstart.studies.quick.sample import Sample, draw_sample, fold_sample, tell_unreadable
 from headstart.studies.quick.scoring import Scores, score_features, timed_pass
 from headstart.studies.quick.settings import QuickSettings
-from headstart.studies.quick.writing import RECORD, write_files
+from headstart.studies.quick.writing import RECORD, SAMPLE, write_files
 
 SCHEMA_VERSION = 1
 AUDITED = {AUDIT_JSON, AUDIT_TEXT, IMAGES, PAIRS_PICTURE}  # left by a choice that was interrupted
@@ -87,6 +88,7 @@ def choose_quickly(settings: QuickSettings, *, progress: Progress | None = None)
             trial.measure(candidate, network, build_s)
         record = trial.record(round(time.perf_counter() - begun, 3))
         write_files(folder, record)
+        trial.write_images(folder)
         write_json(folder / RECORD, record)
     return QuickResult(out=folder, record=record)
 
@@ -121,6 +123,7 @@ class Trial:
         self.scores: list[Scores] = []
         self.folds: tuple[Integers, Bools] | None = None
         self.engine: dict[str, Any] = {}
+        self.warnings: list[str] = []
 
     def networks(self) -> Iterator[tuple[CandidateRun, Network, float]]:
         """One backbone after the other with the seconds of building it, those that can be had."""
@@ -215,6 +218,12 @@ class Trial:
             raise DataError(
                 f"None of the {len(good):,} images of the sample can be read. Check the files."
             )
+        if not good.all() and self.sample.test_drawn:
+            self.warnings.append(
+                f"{counted(int((~good).sum()), 'image')} of the sample cannot be read. A run leaves them out "
+                "before it draws its test part, so some images tried here may be tested on there; "
+                "--audit full finds them first."
+            )
         self.sample = self.sample.take(good)
         self.folds = fold_sample(self.sample, self.settings.reading)
 
@@ -228,6 +237,7 @@ class Trial:
             raise self.none_left()
         seed, sample = self.settings.reading.seed, self.sample
         groups = sample.groups
+        judged = judge_quickly(self.rows, self.scores, sample, seed=seed)
         return {
             "schema_version": SCHEMA_VERSION,
             "created": now(),
@@ -244,23 +254,21 @@ class Trial:
             "num_neighbours": NUM_NEIGHBOURS,
             "test_part": f"closed: {sample.origin}",
             "seconds": seconds,
-            **judge_quickly(self.rows, self.scores, sample, seed=seed),
+            **judged,
+            "warnings": [*self.warnings, *judged["warnings"]],
             "left_out": self.left_out,
-            "images": image_rows(sample, self.folds[0], self.rows, self.scores),
         }
 
-
-def image_rows(
-    sample: Sample, fold: Integers, rows: Sequence[Row], scores: Sequence[Scores]
-) -> dict[str, Any]:
-    """Every image of the sample: its name, class, fold, and what the probes answered."""
-    names = sample.table.class_names
-    return {
-        "path": list(sample.table.paths),
-        "label": [names[label] for label in sample.table.labels.tolist()],
-        "fold": (fold + 1).tolist(),
-        "probe": {
-            row["name"]: [names[answer] for answer in found.probe.tolist()]
-            for row, found in zip(rows, scores, strict=True)
-        },
-    }
+    def write_images(self, folder: Path) -> None:
+        """Every image of the sample: name, class, group, fold, and what each probe answered."""
+        assert self.folds is not None
+        table = self.sample.table
+        named = np.array(table.class_names, dtype=object)
+        columns = {
+            "path": table.paths,
+            "label": named[table.labels],
+            "group": table.groups or ("",) * len(table),
+            "fold": (self.folds[0] + 1).tolist(),
+            **{row["name"]: named[s.probe] for row, s in zip(self.rows, self.scores, strict=True)},
+        }
+        write_csv(folder / SAMPLE, list(columns), zip(*columns.values(), strict=True))

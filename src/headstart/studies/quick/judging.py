@@ -87,6 +87,6 @@ def warnings(rows: Sequence[Row]) -> list[str]:
         return []
     verb = "has" if len(random) == 1 else "have"
     return [
-        f"{', '.join(random)} {verb} random weights, as asked: that says nothing of what pretrained "
-        "ones are worth."
+        f"{', '.join(random)} {verb} random weights, as asked: that says nothing of what "
+        "pretrained ones are worth."
     ]

@@ -35,6 +35,7 @@ class Sample:
         num_all: images that a run would send through the network.
         num_train: those that it would learn from.
         origin: where the test part comes from, in words.
+        test_drawn: it is held out of the readable images, not the data's own.
     """
 
     table: ImageTable
@@ -42,6 +43,7 @@ class Sample:
     num_all: int
     num_train: int
     origin: str
+    test_drawn: bool
 
     def __len__(self) -> int:
         """M."""
@@ -57,8 +59,13 @@ class Sample:
         rows = np.flatnonzero(good)
         units = None if self.units is None else self.units.take(rows)
         lost = len(self) - len(rows)
-        numbers = {"num_all": self.num_all - lost, "num_train": self.num_train - lost}
-        return replace(self, table=self.table.take(rows), units=units, **numbers)
+        return replace(
+            self,
+            table=self.table.take(rows),
+            units=units,
+            num_all=self.num_all - lost,
+            num_train=self.num_train - lost,
+        )
 
 
 def draw_sample(
@@ -78,6 +85,10 @@ def draw_sample(
     """
     linked = None
     if is_wanted(settings, len(table)):
+        progress.note(
+            f"Audit      of all {len(table):,} images first, so that the test part is that of a "
+            "run, which reads it back; --audit none leaves it out"
+        )
         audit = audit_table(table, seed=settings.seed, progress=progress)
         tell_audit(audit, settings, folder, progress)
         good = tell_unreadable(table, audit.facts, settings, progress)
@@ -117,6 +128,7 @@ def sample_of(
         num_all=len(table),
         num_train=len(learnt),
         origin=split.origin,
+        test_drawn=not {"test", "val"} & set(table.splits),
     )
 
 

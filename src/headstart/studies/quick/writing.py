@@ -16,6 +16,7 @@ from headstart.studies.quick.scoring import STORED
 from headstart.studies.writing import aligned, cell_of, told
 
 RECORD, TABLE, TEXT, PICTURE = "quick.json", "quick.csv", "quick.txt", "quick.png"
+SAMPLE = "quick_images.csv"
 COLUMNS = ("name", "model", "weights", "weights_licence", "image_size", "parameters",
            "num_features", "images_per_s", "rate_is", "seconds", "all_images_s", "logme",
            "p_to_best_holm", "within_noise", "front")  # fmt: skip
@@ -107,10 +108,8 @@ def quick_figure(record: Row) -> Figure:
     chosen = record["recommendation"]["chosen"]
     lines = -(-(len(table) + 1) // 2)
     figure = Figure(figsize=(8, 4.6 + 0.24 * lines), layout="constrained")
-    figure.suptitle(
-        f"{shortened(record['data'], 30)}: which backbone? Out of fold on {record['num_images']:,} training "
-        "images"
-    )
+    count = f"{record['num_images']:,} training images"
+    figure.suptitle(f"{shortened(record['data'], 30)}: which backbone? Out of fold on {count}")
     axes = figure.add_subplot()
     times = [row["all_images_s"] for row in table]
     label = f"predicted seconds of the pass over all {record['num_all']:,} images"
