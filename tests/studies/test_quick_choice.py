@@ -134,7 +134,12 @@ def test_the_quickest_pass_within_noise_is_recommended():
     assert [row["name"] for row in found["table"]] == ["best", "slow", "near", "poor"]
     assert [row["front"] for row in found["table"]] == [True, False, True, True]
     assert found["table"][0]["neighbours"]["value"] == 1.0
-    assert found["warnings"] == []
+    (warning,) = found["warnings"]
+    assert warning == (
+        "near may be up to 5.0 points less accurate than the best: 100 images tell no more. Raise "
+        "--max-images; there are 400 to learn from."
+    )
+    assert judged({"poor": 40, "best": 5}, [1.0, 50.0])["warnings"] == []
 
 
 def test_groups_are_the_sample_where_there_are_some():
@@ -275,7 +280,7 @@ def test_no_backbone_at_all_is_an_error_before_any_work(colour_folder, tmp_path)
                   "--model", "ResNet50,VGG16")  # fmt: skip
     assert isinstance(done.exception, WeightsError)
     assert done.exception.exit_code == 2
-    for words in ("None of 2 backbones can be tried", "ResNet50: ", "VGG16: "):
+    for words in ("None of 2 backbones can be tried: ResNet50, VGG16. ResNet50: ", "not at hand"):
         assert words in str(done.exception)
     assert not out.exists()
 

@@ -143,11 +143,13 @@ class Trial:
 
     def none_left(self) -> WeightsError:
         """What to raise where there is no backbone to try."""
-        reasons = "; ".join(f"{one['name']}: {one['reason']}" for one in self.left_out)
+        first = self.left_out[0]
+        if len(self.left_out) == 1:
+            return WeightsError(first["reason"])
+        names = ", ".join(one["name"] for one in self.left_out)
         return WeightsError(
-            f"None of {len(self.left_out)} backbones can be tried. {reasons}"
-            if len(self.left_out) > 1
-            else reasons
+            f"None of {len(self.left_out)} backbones can be tried: {names}. {first['name']}: "
+            f"{first['reason']}"
         )
 
     def prepare(self, table: ImageTable, folder: Path) -> None:
@@ -219,8 +221,9 @@ class Trial:
                 f"None of the {len(good):,} images of the sample can be read. Check the files."
             )
         if not good.all() and self.sample.test_drawn:
+            lost = counted(int((~good).sum()), "image")
             self.warnings.append(
-                f"{counted(int((~good).sum()), 'image')} of the sample cannot be read. A run leaves them out "
+                f"{lost} of the sample cannot be read. A run leaves them out "
                 "before it draws its test part, so some images tried here may be tested on there; "
                 "--audit full finds them first."
             )

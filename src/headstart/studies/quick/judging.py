@@ -17,6 +17,7 @@ from headstart.studies.judging import accuracy, ends
 from headstart.studies.quick.sample import Sample
 from headstart.studies.quick.scoring import Scores
 
+CLEARLY = 0.03  # of accuracy: from here on 'not told apart' may hide a loss that matters
 Row = dict[str, Any]
 
 
@@ -70,7 +71,7 @@ def judge_quickly(
             "accurate: the paired bootstrap interval includes no difference, or the sign-flip "
             "test has p > 0.05",
         },
-        "warnings": warnings(rows),
+        "warnings": [*random_weights(rows), *wide_noise(rows[advice.chosen], sample)],
     }
 
 
@@ -80,8 +81,20 @@ def right(answers: Integers, labels: Integers) -> Floats:
     return found
 
 
-def warnings(rows: Sequence[Row]) -> list[str]:
-    """Sentences on what makes the table say less than it seems to."""
+def wide_noise(chosen: Row, sample: Sample) -> list[str]:
+    """A sentence where the recommended one may be clearly worse than the best, as few told."""
+    low = chosen["behind_best"]["low"]
+    if low is None or low > -CLEARLY or len(sample) >= sample.num_train:
+        return []
+    return [
+        f"{chosen['name']} may be up to {-100 * low:.1f} points less accurate than the best: "
+        f"{len(sample):,} images tell no more. Raise --max-images; there are "
+        f"{sample.num_train:,} to learn from."
+    ]
+
+
+def random_weights(rows: Sequence[Row]) -> list[str]:
+    """A sentence where random weights stand beside pretrained ones, or alone."""
     random = [row["name"] for row in rows if row["weights"] == "none"]
     if not random:
         return []
