@@ -214,7 +214,7 @@ def test_the_command_tries_what_can_be_had_and_says_what_not(colour_folder, tmp_
     assert names == {"mini", "SmallCNN@none"}
     for row in record["table"]:
         assert row["images_per_s"] > 0
-        assert row["all_images_s"] == pytest.approx(36 / row["images_per_s"], rel=0.01)
+        assert row["all_images_s"] == pytest.approx(36 / row["images_per_s"], rel=0.01, abs=1e-3)
         assert 0 <= row["accuracy"]["low"] <= row["accuracy"]["value"] <= row["accuracy"]["high"]
     assert "SmallCNN@none has random weights" in record["warnings"][0]
     assert record["num_images"] == record["num_train"] == 30  # 2 of 12 of each class are tested on
@@ -232,8 +232,10 @@ def test_the_command_tries_what_can_be_had_and_says_what_not(colour_folder, tmp_
     assert "~" in again.stdout  # times from the store are estimates
     assert f"headstart run --data {colour_folder}" in again.stdout
     second = json.loads((tmp_path / "again" / "quick.json").read_text())
-    for one, two in zip(record["table"], second["table"], strict=True):
-        for name in ("name", "accuracy", "neighbours", "logme"):
+    repeated = {row["name"]: row for row in second["table"]}  # equal ones are ordered by time
+    for one in record["table"]:
+        two = repeated[one["name"]]
+        for name in ("accuracy", "neighbours", "logme"):
             assert one[name] == two[name]
         assert two["rate_is"].startswith("from the store")
 
