@@ -209,7 +209,8 @@ class Job:
                 f"'{left_out[0].path}' ({left_out[0].problem}). Check the files."
             )
         if left_out:
-            self.name_left_out([f"{record.path} ({record.problem})" for record in left_out])
+            named = [f"{record.path} ({record.problem})" for record in left_out]
+            name_left_out(named, len(self.table), self.progress, strict=self.settings.strict)
         digest = data_digest(self.table, features.facts)
         self.run_file.check_data(digest)
         self.run_file.update(
@@ -234,17 +235,6 @@ class Job:
             computed=features.computed,
         )
         return self.table.take(rows), kept
-
-    def name_left_out(self, named: list[str]) -> None:
-        """List unreadable images, or stop with --strict."""
-        shown = "; ".join(named[:NAMED_FILES])
-        more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
-        if self.settings.strict:
-            raise DataError(
-                f"{len(named)} of {len(self.table)} images cannot be read: {shown}{more}. "
-                "Repair or remove them, or leave --strict out to go on without them."
-            )
-        self.progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
     def split(self, table: ImageTable) -> Split:
         """Fix test part and folds, with what the audit found to belong together."""
@@ -485,6 +475,28 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
     )
     check_sets(settings, table, split, units_of(table, linked))
     return split
+
+
+def name_left_out(named: list[str], total: int, progress: Progress, *, strict: bool) -> None:
+    """List unreadable images.
+
+    Args:
+        named: each with its reason.
+        total: all images, the readable ones too.
+        progress: told.
+        strict: stop instead.
+
+    Raises:
+        DataError: with `strict`.
+    """
+    shown = "; ".join(named[:NAMED_FILES])
+    more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
+    if strict:
+        raise DataError(
+            f"{len(named)} of {total} images cannot be read: {shown}{more}. "
+            "Repair or remove them, or leave --strict out to go on without them."
+        )
+    progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
 
 def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
