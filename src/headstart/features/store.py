@@ -199,6 +199,7 @@ class FeatureStore:
                     self._look_up(list(digests[start : start + LOOKUP_ROWS]), found)
         except sqlite3.DatabaseError:
             self._begin_anew()
+            self.put((digest, *entry) for digest, entry in found.items())
         return found
 
     def _look_up(self, part: list[str], found: dict[str, tuple[Row, ImageFacts]]) -> None:
