@@ -60,9 +60,8 @@ def test_a_wrong_limit_stops_before_anything_is_made(tmp_path, monkeypatch):
 def test_the_default_limit_is_at_most_a_tenth_of_the_disk(tmp_path, monkeypatch):
     monkeypatch.delenv(SIZE_VARIABLE, raising=False)
     for total, expected in ((10**12, DEFAULT_BYTES), (10**10, 10**9)):
-        monkeypatch.setattr(
-            shutil, "disk_usage", lambda _, total=total: shutil._ntuple_diskusage(total, 0, 0)
-        )
+        usage = SimpleNamespace(total=total)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, usage=usage: usage)
         assert limit_bytes(tmp_path / "not" / "there") == expected
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from headstart.features import CacheEntry, Removal
 
 NAME = "cache"
-EXAMPLE = "Examples: headstart cache; headstart cache --limit 5GB; headstart cache clear"
+EXAMPLE = "Example: headstart cache, headstart cache --limit 5GB, headstart cache clear"
 
 
 def command(
