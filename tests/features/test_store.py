@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 from entries import WIDTH, check_entries, entry
@@ -68,6 +69,26 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     with pytest.raises(StorageError, match="full"):
         store.put(entry(n) for n in range(2, 5000))
     check_entries(store.get([entry(1)[0]]), [1])
+
+
+def test_using_a_closed_store_is_a_defect_and_costs_nothing(tmp_path):
+    store = FeatureStore("a", WIDTH, folder=tmp_path)
+    store.put([entry(1)])
+    store.close()
+    for use in (lambda: store.get([entry(1)[0]]), lambda: store.put([entry(2)])):
+        with pytest.raises(RuntimeError, match="used wrongly"):
+            use()
+    store = FeatureStore("a", WIDTH, folder=tmp_path)
+    check_entries(store.get([entry(1)[0]]), [1])
+
+
+def test_names_of_pictures_are_not_kept(tmp_path):
+    store = FeatureStore("a", WIDTH, folder=tmp_path)
+    digest, vector, facts = entry(1)
+    store.put([(digest, vector, replace(facts, path="Doe_John/1970-01-01.png"))])
+    assert store.get([digest])[digest][1] == facts
+    store.close()
+    assert b"Doe" not in store.path.read_bytes()
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

@@ -123,6 +123,8 @@ def list_cache(folder: Path | None = None) -> list[CacheEntry]:
     for path in store_files(folder):
         used, size = last_use(path), store_bytes(path)
         identity, count = read_summary(path)
+        if not path.exists():  # removed meanwhile
+            continue
         entries.append(
             CacheEntry(
                 identity=identity, num_images=count, num_bytes=size, last_used=used, path=path

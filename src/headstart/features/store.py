@@ -120,6 +120,9 @@ class FeatureStore:
                 self._connect()
         except sqlite3.DatabaseError:
             self._begin_anew()
+        except StorageError:
+            self._claim.release()
+            raise
 
     def _connect(self) -> None:
         """Open the file; SQLite does not wait by itself where many change its mode at once."""
@@ -180,6 +183,8 @@ class FeatureStore:
         """Turn a full disk into one sentence; let damage pass to the caller."""
         try:
             yield
+        except sqlite3.ProgrammingError as error:  # closed, or of another thread: no damage
+            raise RuntimeError(f"The feature store is used wrongly: {error}") from error
         except sqlite3.DatabaseError as error:
             if not is_damage(error, self.path):
                 raise store_error(self.path, error) from error
@@ -209,7 +214,7 @@ class FeatureStore:
         )
         for digest, vector, facts, checksum in rows:
             if self._whole(digest, vector, facts, checksum):
-                named = zip(FACTS, json.loads(facts), strict=True)
+                named = zip(FACTS, json.loads(facts.decode()), strict=True)
                 record = ImageFacts(path="", **dict(named))
                 found[digest] = (np.frombuffer(vector, dtype=np.float16), record)
 
