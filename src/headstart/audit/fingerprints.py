@@ -110,7 +110,7 @@ def examine(source: ImageSource, execution: Execution, progress: Progress) -> Ex
         "" if facts.problem else record_key(facts, source.box_of(row))
         for row, facts in enumerate(features.facts)
     ]
-    store = FeatureStore(IDENTITY, WORDS)
+    store = FeatureStore(IDENTITY, WORDS, note=progress.note)
     try:
         found = dict(extractor.found)
         wanted = sorted({key for key in keys if key and key not in found})
