@@ -11,13 +11,14 @@ import torch
 
 from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
+from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone
-from headstart.runs.folder import check_folder
 from headstart.runs.job import split_with
 from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.parts import read_table
+from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import RunSettings
 from headstart.runtime import choose_execution
 
@@ -76,7 +77,7 @@ def plan_job(
     Raises:
         UsageError: whatever would stop the run before its first image.
     """
-    check_folder(Path(settings.out), resume=resume)
+    check_vacant(Path(settings.out), RUN_FILE, "run", resume=resume)
     table = read_table(settings, progress or Progress())
     split = split_with(settings, table)
     network = build_backbone(settings)
