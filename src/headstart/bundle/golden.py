@@ -21,14 +21,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from headstart.backbones import Network
 from headstart.bundle.confidence import Confidence
 from headstart.data import decode
-from headstart.heads import Layers, head_logits
-from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.data.views import view_pixels
+from headstart.heads import Layers, mean_logits
+from headstart.inference import FeatureExtractor
 from headstart.runtime import choose_execution
 
 WIDTH, HEIGHT = 120, 88
@@ -71,10 +71,10 @@ def make_golden(network: Network, layers: Layers, confidence: Confidence) -> dic
     """The picture and its answer, for `bundle.json`."""
     picture = golden_picture()
     extractor = FeatureExtractor(network, choose_execution("cpu", "float32"))
-    image, _ = decode(picture, NAME)
-    pixels = resize_pixels(image, network.preprocessing)
-    features = extractor.forward(torch.from_numpy(pixels[None].copy()))
-    answer = confidence.probabilities(head_logits(features, layers))[0]
+    image, facts = decode(picture, NAME)
+    pixels = view_pixels(image, facts.digest, confidence.views, network.preprocessing)
+    features = extractor.forward_views(pixels[None])
+    answer = confidence.probabilities(mean_logits(features, layers))[0]
     return {
         "picture": base64.b64encode(picture).decode(),
         "probabilities": [float(value) for value in answer],

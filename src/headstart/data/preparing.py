@@ -12,7 +12,7 @@ from PIL import Image
 
 from headstart.data.boxes import Box, crop_to_box, named_box
 from headstart.data.fingerprints import fingerprint
-from headstart.data.resizing import resize_pixels
+from headstart.data.views import WHOLE, View, view_pixels
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 
 Decode = Callable[..., tuple[Image.Image, ImageFacts]]
@@ -25,10 +25,12 @@ class Order:
     Attributes:
         preprocessing: of the network that will see it.
         fingerprint: whether its fingerprint is wanted too.
+        views: V of them, each a square of its own.
     """
 
     preprocessing: Preprocessing
     fingerprint: bool = False
+    views: tuple[View, ...] = (WHOLE,)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,7 +39,7 @@ class PreparedPicture:
 
     Attributes:
         facts: what decoding found.
-        pixels: (size, size, 3) uint8.
+        pixels: (V, size, size, 3) uint8, a square a view.
         record: its fingerprint, b"" where none was wanted.
     """
 
@@ -61,6 +63,6 @@ def prepare_picture(
         facts = replace(facts, treatment="; ".join(filter(None, notes)))
     return PreparedPicture(
         facts=facts,
-        pixels=resize_pixels(image, order.preprocessing),
+        pixels=view_pixels(image, facts.digest, order.views, order.preprocessing),
         record=fingerprint(image, source) if order.fingerprint else b"",
     )

@@ -14,7 +14,15 @@ from headstart.heads.class_weights import (
     balanced_weights,
     balancing_factors,
 )
-from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
+from headstart.heads.inner import InnerRows
+from headstart.heads.layers import (
+    Layers,
+    head_logits,
+    head_probabilities,
+    mean_features,
+    mean_logits,
+    to_probabilities,
+)
 from headstart.heads.logistic import (
     LogisticFit,
     RotatedFeatures,
@@ -45,6 +53,7 @@ __all__ = [
     "ChosenFit",
     "FitPlan",
     "HeadSpec",
+    "InnerRows",
     "Layers",
     "LogisticFit",
     "MlpFit",
@@ -65,6 +74,8 @@ __all__ = [
     "head_logits",
     "head_probabilities",
     "k_nearest_neighbours",
+    "mean_features",
+    "mean_logits",
     "nearest_class_mean",
     "penalty_path",
     "predict_logits",

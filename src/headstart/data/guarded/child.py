@@ -23,13 +23,14 @@ import signal
 import struct
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, BinaryIO
 
 from headstart.data.boxes import Box
 from headstart.data.colour import DecodingError
 from headstart.data.decoding import decode_here
 from headstart.data.preparing import Decode, Order, prepare_picture
+from headstart.data.views import View
 from headstart.records import Preprocessing
 
 READY = b"!"
@@ -64,7 +65,10 @@ class Asked:
     def encoded(self) -> bytes:
         """As JSON."""
         order = self.order
-        prepared = None if order is None else [vars(order.preprocessing), order.fingerprint]
+        prepared: list[Any] | None = None
+        if order is not None:
+            views = [astuple(view) for view in order.views]
+            prepared = [vars(order.preprocessing), order.fingerprint, views]
         asked = {"prepared": prepared, "min_side": self.min_side, "careful": self.careful}
         return json.dumps(asked).encode()
 
@@ -74,8 +78,12 @@ class Asked:
         found = json.loads(text)
         order = None
         if found["prepared"] is not None:
-            settings, wanted = found["prepared"]
-            order = Order(preprocessing=Preprocessing(**settings), fingerprint=wanted)
+            settings, wanted, views = found["prepared"]
+            order = Order(
+                preprocessing=Preprocessing(**settings),
+                fingerprint=wanted,
+                views=tuple(View(*view) for view in views),
+            )
         return Asked(order=order, min_side=found["min_side"], careful=found["careful"])
 
 
@@ -137,7 +145,7 @@ def _decoded(decode: Decode, item: Item, asked: Asked, memory_bytes: int) -> Ans
     try:
         if asked.order is not None:
             found = prepare_picture(item.data, item.path, item.box, asked.order, decode)
-            about = {"facts": vars(found.facts), "size": found.pixels.shape[1::-1]}
+            about = {"facts": vars(found.facts), "size": found.pixels.shape[2:0:-1]}
             return about, found.pixels.tobytes(), found.record
         image, facts = decode(item.data, item.path, min_side=asked.min_side)
         return {"facts": vars(facts), "size": image.size}, image.tobytes(), b""

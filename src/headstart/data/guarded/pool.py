@@ -324,7 +324,7 @@ def _picture(found: Answer) -> PreparedPicture:
     width, height = about["size"]
     return PreparedPicture(
         facts=ImageFacts(**about["facts"]),
-        pixels=np.frombuffer(pixels, dtype=np.uint8).reshape(height, width, 3),
+        pixels=np.frombuffer(pixels, dtype=np.uint8).reshape(-1, height, width, 3),
         record=record,
     )
 
