@@ -24,7 +24,7 @@ from headstart.calibration import apply_temperature
 from headstart.conformal import ConformalRule
 from headstart.data.views import MIRRORED, WHOLE, View, check_tta
 from headstart.outliers import MahalanobisModel
-from headstart.records import Floats
+from headstart.records import Floats, Preprocessing
 
 PREFIX = "outliers."
 State = dict[str, torch.Tensor]
@@ -82,6 +82,11 @@ class Confidence:
     def views(self) -> tuple[View, ...]:
         """A views of a picture whose logits and features are averaged, the whole one first."""
         return (WHOLE, MIRRORED) if self.tta else (WHOLE,)
+
+    def describe_pictures(self, preprocessing: Preprocessing) -> str:
+        """How pictures are looked at, in words."""
+        averaged = ", answers averaged with those of its mirror image" if self.tta else ""
+        return preprocessing.describe() + averaged
 
     def outlier_scores(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
         """(N, D) features -> (N,) distances, higher is stranger; None without a model."""
