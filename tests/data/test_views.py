@@ -43,7 +43,7 @@ def test_words_become_views():
      "flip:2", "turn", "none", "crops:" + "9" * 5000],
 )  # fmt: skip
 def test_other_words_are_refused_in_a_sentence(text):
-    with pytest.raises(UsageError, match=r"^`views` must be a list of flip and crops:1 to crops:64"):
+    with pytest.raises(UsageError, match=r"^`views` must be a list of flip and crops:1 to"):
         parse_views(text, 0)
 
 
@@ -97,9 +97,7 @@ def test_views_are_what_a_hand_would_make():
     assert made.shape == (3, 24, 24, 3)
     small = image.resize((24, 24), Image.Resampling.BILINEAR)
     assert np.array_equal(made[0], np.asarray(small))
-    assert np.array_equal(
-        made[2], np.asarray(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
-    )
+    assert np.array_equal(made[2], np.asarray(small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
     left, top, right, bottom = crop.box("d" * 32)
     corners = (round(left * 61), round(top * 47), round(right * 61), round(bottom * 47))
     by_hand = image.crop(corners).resize((24, 24), Image.Resampling.BILINEAR)

@@ -42,13 +42,9 @@ def test_penalties_are_chosen_as_if_the_views_of_inner_images_were_not_there(pro
     penalties = penalty_path(4)
     found = fit_with_chosen_penalty(features, labels, learns, rows, penalties, CLASSES)
     without = learns * ~(rows.left_out & ~rows.chooses)
-    expected = fit_with_chosen_penalty(
-        features, labels, without, rows.chooses, penalties, CLASSES
-    )
+    expected = fit_with_chosen_penalty(features, labels, without, rows.chooses, penalties, CLASSES)
     torch.testing.assert_close(found.inner_log_loss, expected.inner_log_loss)
-    leaking = fit_with_chosen_penalty(
-        features, labels, learns, rows.chooses, penalties, CLASSES
-    )
+    leaking = fit_with_chosen_penalty(features, labels, learns, rows.chooses, penalties, CLASSES)
     assert (leaking.inner_log_loss - found.inner_log_loss).abs().max() > 1e-3
 
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from networks import on_cpu, tiny_network
-from PIL import Image
 from pictures import COLOURS, paint
+from PIL import Image
 from test_job import FIGURES, figures, rows, settings
 
 import headstart
@@ -271,7 +271,9 @@ def test_a_killed_run_goes_on_to_the_same_figures(hard_folder, tmp_path, monkeyp
     assert figures(resumed.out) == figures(finished.out)
 
 
-def test_averaging_and_views_change_answers_of_pictures_that_differ(averaged, hard_folder, tmp_path):
+def test_averaging_and_views_change_answers_of_pictures_that_differ(
+    averaged, hard_folder, tmp_path
+):
     plain = run_job(settings(hard_folder, tmp_path / "plain"))
     flipped = run_job(settings(hard_folder, tmp_path / "views", views="flip"))
     names = ("out_of_fold_predictions.csv", "predictions.csv")
