@@ -1,6 +1,7 @@
 """How fast, in how much memory, and how exactly a large folder with bad files is read.
 
     python benchmarks/decode.py FOLDER [--sizes 10000 100000] [--network means]
+    python benchmarks/decode.py FOLDER --scaled
 
 Makes folders of small JPEGs (64 px, 10 classes, every file different) below FOLDER, 37 files of
 each spoilt in nine ways. A new process for each size lists the folder, decodes and resizes a sample
@@ -10,6 +11,12 @@ anything stored before, by `mini` or (`--network means`) by three averages, wher
 network is measured. It prints images/s, peak memory (resident, of this process), and whether
 exactly the spoilt files were named. A last table compares decoding in threads with decoding in
 processes that can be killed.
+
+`--scaled` asks what it brings to decode no more pixels of a large JPEG than the network needs: 20
+photographs of FOLDER, enlarged to a shorter side of 256 to 2,048 px at quality 88, are decoded
+whole and at a half, quarter or eighth, and resized to 96, 128 and 224 px; processor time a
+picture, medians of five turns, and how far the pixels are apart. Then, at 512 px and in turns,
+the rate of decoding alone (all cores), of EfficientNetB0 alone at 128 px, and of the whole pass.
 """
 
 from __future__ import annotations
@@ -36,9 +43,12 @@ from torch import nn
 
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.data import decode, load_table
+from headstart.data.decoding import decode_here
+from headstart.data.preparing import Order, prepare_picture
 from headstart.features.passes import extract_features
 from headstart.inference import FeatureExtractor, ImageList, resize_pixels
 from headstart.progress import Progress
+from headstart.records import ImageFacts, Preprocessing
 from headstart.runtime import choose_execution
 
 SIDE = 64
@@ -205,6 +215,73 @@ def compare_processes(network: str) -> None:
         print(f"{side} px: {medians}, processes {told} of threads", flush=True)
 
 
+def compare_scaled(folder: Path) -> None:
+    """Whole against scaled decoding, and a pass beside its two halves."""
+    files = sorted(folder.rglob("*.jpg"))[:20]
+    for side in (256, 512, 1024, 2048):
+        encoded = [enlarged(path, side) for path in files]
+        for size in (96, 128, 224):
+            order = Order(preprocessing=Preprocessing(size=size))
+            ways = {"whole": decode_whole, "scaled": decode_here}
+            spent: dict[str, list[float]] = {name: [] for name in ways}
+            pixels: dict[str, list[np.ndarray]] = {}
+            for _ in range(ROUNDS):
+                for name, way in ways.items():
+                    begun = time.process_time()
+                    pixels[name] = [
+                        prepare_picture(data, "a.jpg", None, order, way).pixels for data in encoded
+                    ]
+                    spent[name].append((time.process_time() - begun) / len(encoded) * 1e3)
+            ms = {name: round(statistics.median(found), 2) for name, found in spent.items()}
+            apart = np.abs(np.stack(pixels["whole"]).astype(int) - np.stack(pixels["scaled"]))
+            print(f"{side} px to {size} px: {ms} ms, {apart.mean():.2f} of 255 apart", flush=True)
+    network = build_network(find_backbone("EfficientNetB0"), weights="none", image_size=128)
+    extractor = FeatureExtractor(network, choose_execution())
+    encoded = [enlarged(path, 512) for path in files] * 32
+    source = ImageList(encoded, [f"{i}.jpg" for i in range(len(encoded))])
+    batch = torch.zeros((extractor.batch_size, 128, 128, 3), dtype=torch.uint8)
+    rates: dict[str, list[float]] = {"decoding": [], "network": [], "pass": []}
+    list(extractor.extract(source, range(64), isolated=True))
+    for _ in range(ROUNDS):
+        begun = time.perf_counter()
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            tasks = [range(i, i + 32) for i in range(0, len(source), 32)]
+            list(pool.map(lambda rows: extractor.prepare_many(source, rows), tasks))
+        rates["decoding"].append(len(source) / (time.perf_counter() - begun))
+        begun = time.perf_counter()
+        for _ in range(len(source) // len(batch)):
+            extractor.forward(batch)
+        rates["network"].append(len(source) / (time.perf_counter() - begun))
+        begun = time.perf_counter()
+        for _ in extractor.extract(source, range(len(source)), isolated=True):
+            pass
+        rates["pass"].append(len(source) / (time.perf_counter() - begun))
+    for name, found in rates.items():
+        low, high = min(found), max(found)
+        print(f"{name}: {statistics.median(found):.0f} [{low:.0f}, {high:.0f}] images/s")
+    shares = sorted(p / n for p, n in zip(rates["pass"], rates["network"], strict=True))
+    print(
+        f"pass / network alone: {statistics.median(shares):.2f} [{shares[0]:.2f}, {shares[-1]:.2f}]"
+    )
+
+
+def enlarged(path: Path, side: int) -> bytes:
+    """A photograph with a shorter side of so many px, as a JPEG."""
+    image = Image.open(path).convert("RGB")
+    scale = side / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    stream = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).save(stream, "JPEG", quality=88)
+    return stream.getvalue()
+
+
+def decode_whole(
+    source: bytes, path: str, *, min_side: int | None = None
+) -> tuple[Image.Image, ImageFacts]:
+    """As `decode_here`, at the full size whatever is needed."""
+    return decode_here(source, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
@@ -213,7 +290,11 @@ def main() -> None:
     parser.add_argument("--network", choices=("mini", "means"), default="mini")
     parser.add_argument("--processes", action="store_true", help="the last table alone")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--scaled", action="store_true", help="scaled decoding of FOLDER's JPEGs")
     given = parser.parse_args()
+    if given.scaled:
+        compare_scaled(given.folder)
+        return
     if given.measure:
         print(json.dumps(measure(given.folder, given.network)))
         return

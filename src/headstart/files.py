@@ -208,3 +208,17 @@ def take_lock(file: IO[str]) -> bool:
     except OSError:
         return False
     return True
+
+
+def share_lock(file: IO[str]) -> bool:
+    """Lock an open file beside others who share it, and wait while one owner has it alone.
+
+    False where the system or the disk knows no such locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except (ImportError, OSError):
+        return False
+    return True

@@ -5,6 +5,7 @@ Shape letters: N images, D features, C classes, K configurations or folds fitted
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,13 +75,14 @@ class ImageTable:
             OSError: the file cannot be read.
         """
         if self.files is not None:
-            size = self.files[row].stat().st_size
-            if size > LARGEST_FILE_BYTES:
-                raise OSError(
-                    f"{size / 2**30:.1f} GiB large; files of more than "
-                    f"{LARGEST_FILE_BYTES // 2**20} MiB are not read"
-                )
-            return self.files[row].read_bytes()
+            with open(self.files[row], "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > LARGEST_FILE_BYTES:
+                    raise OSError(
+                        f"{size / 2**30:.1f} GiB large; files of more than "
+                        f"{LARGEST_FILE_BYTES // 2**20} MiB are not read"
+                    )
+                return file.read()
         if self.blobs is not None:
             return self.blobs[row]
         assert self.pixels is not None

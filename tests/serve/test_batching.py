@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
+import threading
 import time
 
 import numpy as np
+import pytest
 
-from headstart.serve.batching import Batcher
+from headstart.data.guarded.squares import NICENESS
+from headstart.serve.batching import Batcher, forward_thread
 from headstart.serve.metrics import ServiceMetrics
 
 
@@ -20,13 +25,14 @@ def run(script, answer, **options):
 
     async def main():
         options.setdefault("window_s", 0.2)
-        batcher = Batcher(answer, max_batch=4, metrics=ServiceMetrics(), **options)
+        thread = forward_thread()
+        batcher = Batcher(answer, max_batch=4, metrics=ServiceMetrics(), thread=thread, **options)
         task = asyncio.create_task(batcher.run())
         try:
             return await script(batcher)
         finally:
             task.cancel()
-            batcher.end()
+            thread.shutdown()
 
     return asyncio.run(main())
 
@@ -117,3 +123,24 @@ def test_every_class_shows_from_the_beginning():
     text = metrics.text().decode()
     assert 'headstart_predictions_total{class="a"} 3.0' in text
     assert 'headstart_predictions_total{class="b"} 0.0' in text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has priorities of threads")
+def test_computing_yields_to_the_loop_and_so_do_the_threads_it_starts():
+    def priorities(batch):
+        found = []
+
+        def look():
+            found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+
+        look()
+        begun = threading.Thread(target=look)  # as an engine starts its own
+        begun.start()
+        begun.join()
+        return [found] * len(batch)
+
+    async def script(batcher):
+        return await batcher.ask(pixels(1))
+
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    assert run(script, priorities) == [min(own + NICENESS, 19)] * 2

@@ -81,16 +81,16 @@ def pairs_figure(
         UsageError: a picture that cannot be decoded.
     """
     from headstart.data import decode
-    from headstart.data.preview import cropped
-    from headstart.inference import resize_pixels
+    from headstart.data.preparing import square_pixels
     from headstart.plots import preview_figure
 
     pictures = [decode(table.read(row), table.paths[row])[0] for row in rows]
     boxes = [table.box_of(row) for row in rows]
-    pairs = [
-        (np.asarray(picture), resize_pixels(cropped(picture, box), preprocessing))
-        for picture, box in zip(pictures, boxes, strict=True)
+    squares = [
+        square_pixels(table.read(row), table.paths[row], box, preprocessing, decode)
+        for row, box in zip(rows, boxes, strict=True)
     ]
+    pairs = [(np.asarray(p), square) for p, square in zip(pictures, squares, strict=True)]
     captions = [f"{table.label_of(row)}\n{table.paths[row]}" for row in rows]
     return preview_figure(pairs, boxes, captions, title)
 

@@ -7,12 +7,14 @@ writes `audit.json`, `audit.txt`, `images.csv` and the grid of pairs.
 
 from headstart.audit.findings import AuditSettings, Finding, Pair
 from headstart.audit.inspection import Audit, audit_table
+from headstart.audit.joint import JointExtractor
 from headstart.audit.writing import audit_text, write_audit, write_images
 
 __all__ = [
     "Audit",
     "AuditSettings",
     "Finding",
+    "JointExtractor",
     "Pair",
     "audit_table",
     "audit_text",

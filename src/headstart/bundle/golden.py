@@ -26,7 +26,7 @@ from PIL import Image
 from headstart.backbones import Network
 from headstart.bundle.confidence import Confidence
 from headstart.data import decode
-from headstart.data.views import view_pixels
+from headstart.data.preparing import Order, prepare_picture
 from headstart.heads import Layers, mean_logits
 from headstart.inference import FeatureExtractor
 from headstart.runtime import choose_execution
@@ -71,8 +71,8 @@ def make_golden(network: Network, layers: Layers, confidence: Confidence) -> dic
     """The picture and its answer, for `bundle.json`."""
     picture = golden_picture()
     extractor = FeatureExtractor(network, choose_execution("cpu", "float32"))
-    image, facts = decode(picture, NAME)
-    pixels = view_pixels(image, facts.digest, confidence.views, network.preprocessing)
+    order = Order(preprocessing=network.preprocessing, views=confidence.views)
+    pixels = prepare_picture(picture, NAME, None, order, decode).pixels
     features = extractor.forward_views(pixels[None])
     answer = confidence.probabilities(mean_logits(features, layers))[0]
     return {

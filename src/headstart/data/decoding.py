@@ -41,12 +41,13 @@ __all__ = [
     "decode",
     "decode_apart",
     "decode_here",
+    "decoded_scale",
     "digest_of",
     "open_header",
     "upright_size",
 ]
 
-DECODER_VERSION = 2
+DECODER_VERSION = 3
 """Part of every cache key: raised whenever the same bytes give other pixels."""
 
 MAX_PIXELS = 180_000_000
@@ -60,6 +61,7 @@ _MOST_SCANS = 64  # cameras and encoders write ten; each costs a walk over the w
 _DARKEST = 16  # the high byte of a 12-bit value stays below
 _SCAN = b"\xff\xda"
 _HEADER_BYTES = 4096  # enough to tell every format
+_DRAFT_FORMATS = ("JPEG", "MPO")
 _DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _UPRIGHT = {
@@ -326,15 +328,24 @@ def _orientation(image: Image.Image) -> int:
     return value if isinstance(value, int) else 1
 
 
+def decoded_scale(facts: ImageFacts, min_side: int | None) -> int:
+    """By what `decode` divides the sides of this image: 1, 2, 4 or 8; the facts say what it is."""
+    if min_side is None or facts.format not in _DRAFT_FORMATS:
+        return 1
+    return _draft_scale((facts.width, facts.height), min_side)
+
+
+def _draft_scale(size: tuple[int, int], min_side: int) -> int:
+    """The largest that keeps twice `min_side`."""
+    fitting = (s for s in _DRAFT_SCALES if min(size) // s >= 2 * max(min_side, 1))
+    return next(fitting, 1)
+
+
 def _draft(image: ImageFile.ImageFile, min_side: int) -> None:
-    """Have a JPEG decoded at the smallest size that keeps twice `min_side`."""
-    if not isinstance(image, JpegImagePlugin.JpegImageFile):
-        return
-    shorter = min(image.size)
-    for scale in _DRAFT_SCALES:
-        if shorter // scale >= 2 * max(min_side, 1):
-            image.draft(None, (image.width // scale, image.height // scale))
-            return
+    """Have a JPEG decoded at the smallest size that is large enough."""
+    scale = _draft_scale(image.size, min_side)
+    if scale > 1 and isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.draft(None, (image.width // scale, image.height // scale))
 
 
 def _stored_size(image: ImageFile.ImageFile) -> tuple[int, int]:

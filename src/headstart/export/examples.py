@@ -44,7 +44,10 @@ about = {key.removeprefix("headstart."): json.loads(value) for key, value in sto
 names, how, rule = about["class_names"], about["preprocessing"], about["sets"]
 
 for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image, side = Image.open(path), 2 * how["size"]
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or min(image.size) // s >= side)
+    image.draft(None, (image.width // scale, image.height // scale))  # a JPEG alone obeys
+    image = ImageOps.exif_transpose(image).convert("RGB")
     kernel = Image.Resampling[how["interpolation"].upper()]
     pixels = np.asarray(image.resize((how["size"], how["size"]), kernel))[None]
     outputs = [output.name for output in session.get_outputs()]
@@ -86,7 +89,10 @@ how, sure = about["preprocessing"], about.get("confidence", {{}})
 temperature, mirrors = sure.get("temperature", 1.0), sure.get("tta") == "flip"
 
 for path in sys.argv[1:]:
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image, side = Image.open(path), 2 * how["size"]
+    scale = max(s for s in (1, 2, 4, 8) if s == 1 or min(image.size) // s >= side)
+    image.draft(None, (image.width // scale, image.height // scale))  # a JPEG alone obeys
+    image = ImageOps.exif_transpose(image).convert("RGB")
     kernel = Image.Resampling[how["interpolation"].upper()]
     pixels = np.array(image.resize((how["size"], how["size"]), kernel))
     views = np.stack([pixels, pixels[:, ::-1]] if mirrors else [pixels])

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.data import decode
-from headstart.data.preview import cropped
+from headstart.data.preparing import square_pixels
 from headstart.errors import UsageError
 from headstart.finetune.augmentation import draw_seed
 from headstart.finetune.images import TrainingData, prepare_images
@@ -20,7 +20,7 @@ from headstart.finetune.rates import RateSearch, find_rate
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import STRATEGIES
 from headstart.heads import fit_scaled_logistic, penalty_path
-from headstart.inference import FeatureExtractor, resize_pixels
+from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Bytes8, ImageTable, Preprocessing
 
@@ -64,8 +64,8 @@ def augment_preview(
 
 def seen_pixels(table: ImageTable, row: int, preprocessing: Preprocessing) -> Bytes8:
     """(S, S, 3) uint8 of one image, cropped to its box and resized as a training does."""
-    picture = decode(table.read(row), table.paths[row])[0]
-    return resize_pixels(cropped(picture, table.box_of(row)), preprocessing)
+    box = table.box_of(row)
+    return square_pixels(table.read(row), table.paths[row], box, preprocessing, decode)
 
 
 def search_rate(

@@ -30,6 +30,7 @@ from headstart.heads.logistic import (
     predict_logits,
     rotate_features,
 )
+from headstart.heads.logme import logme
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
 from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
 from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
@@ -74,6 +75,7 @@ __all__ = [
     "head_logits",
     "head_probabilities",
     "k_nearest_neighbours",
+    "logme",
     "mean_features",
     "mean_logits",
     "nearest_class_mean",

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from headstart.audit import Audit, audit_table, write_audit
+from headstart.audit import Audit, JointExtractor, audit_table, write_audit
 from headstart.audit.findings import counted
 from headstart.errors import DataError
+from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable
 from headstart.runs.record import data_digest
@@ -20,6 +21,14 @@ TOLD = ("error", "warning")
 def is_wanted(settings: RunSettings, num_images: int) -> bool:
     """Whether the settings ask for an audit of so many images."""
     return settings.audit == "full" or (settings.audit == "auto" and num_images <= MOST_IMAGES)
+
+
+def passing_extractor(
+    settings: RunSettings, table: ImageTable, extractor: FeatureExtractor
+) -> FeatureExtractor:
+    """The extractor of the run's pass, which does the audit's on the way where one is wanted."""
+    wanted = is_wanted(settings, len(table))
+    return JointExtractor(extractor) if wanted else extractor
 
 
 def audit_once(
@@ -68,6 +77,22 @@ def audit_run(
             )
         return None
     audit = audit_once(table, tuple(facts), settings.seed, progress)
+    tell_audit(audit, settings, folder, progress)
+    return audit
+
+
+def tell_audit(audit: Audit, settings: RunSettings, folder: Path, progress: Progress) -> None:
+    """Write what an audit found, tell what matters, and stop at what must not be passed over.
+
+    Args:
+        audit: of the images that are to be learnt from and tested on.
+        settings: of what is to be done with them.
+        folder: where its files go.
+        progress: tells warnings.
+
+    Raises:
+        DataError: there are leaks, and `--allow-leaks` was not given.
+    """
     write_audit(folder, audit)
     counts = [
         counted(sum(f.severity == kind for f in audit.findings), kind) for kind in (*TOLD, "note")
@@ -81,4 +106,3 @@ def audit_run(
             f"{audit.errors[0].message} Figures would be too good. Repair the split, or go on by "
             "--allow-leaks, which is written on everything."
         )
-    return audit

@@ -32,7 +32,7 @@ from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
-from headstart.runs.auditing import audit_run
+from headstart.runs.auditing import audit_run, passing_extractor
 from headstart.runs.backbone import build_backbone
 from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.confidence import (
@@ -202,9 +202,10 @@ class Job:
     def read(self) -> tuple[ImageTable, Features]:
         """One pass over all images; the unreadable ones are named and left out."""
         with self.clock.phase("features"):
+            extractor = passing_extractor(self.settings, self.table, self.extractor)
             features = extract_features(
                 self.table,
-                self.extractor,
+                extractor,
                 progress=self.progress,
                 views=wanted_views(self.settings, self.planned, len(self.table)),
             )
@@ -220,7 +221,8 @@ class Job:
                 f"'{left_out[0].path}' ({left_out[0].problem}). Check the files."
             )
         if left_out:
-            self.name_left_out([f"{record.path} ({record.problem})" for record in left_out])
+            named = [f"{record.path} ({record.problem})" for record in left_out]
+            name_left_out(named, len(self.table), self.progress, strict=self.settings.strict)
         digest = data_digest(self.table, features.facts)
         self.run_file.check_data(digest)
         self.run_file.update(
@@ -246,17 +248,6 @@ class Job:
             computed_views=features.computed_views,
         )
         return self.table.take(rows), kept
-
-    def name_left_out(self, named: list[str]) -> None:
-        """List unreadable images, or stop with --strict."""
-        shown = "; ".join(named[:NAMED_FILES])
-        more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
-        if self.settings.strict:
-            raise DataError(
-                f"{len(named)} of {len(self.table)} images cannot be read: {shown}{more}. "
-                "Repair or remove them, or leave --strict out to go on without them."
-            )
-        self.progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
     def split(self, table: ImageTable) -> Split:
         """Fix test part and folds, with what the audit found to belong together."""
@@ -511,6 +502,28 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
     )
     check_sets(settings, table, split, units_of(table, linked))
     return split
+
+
+def name_left_out(named: list[str], total: int, progress: Progress, *, strict: bool) -> None:
+    """List unreadable images.
+
+    Args:
+        named: each with its reason.
+        total: all images, the readable ones too.
+        progress: told.
+        strict: stop instead.
+
+    Raises:
+        DataError: with `strict`.
+    """
+    shown = "; ".join(named[:NAMED_FILES])
+    more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
+    if strict:
+        raise DataError(
+            f"{len(named)} of {total} images cannot be read: {shown}{more}. "
+            "Repair or remove them, or leave --strict out to go on without them."
+        )
+    progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
 
 def check_test_part(asked: ImageTable, readable: ImageTable) -> None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +21,29 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from headstart.data.guarded.squares import NICENESS
 from headstart.records import Bytes8
 from headstart.serve.metrics import ServiceMetrics
 
 A = TypeVar("A")
 Job = tuple[Bytes8, "asyncio.Future[A]"]
+
+
+def forward_thread() -> ThreadPoolExecutor:
+    """One thread that yields to the event loop, as do the threads that an engine starts in it.
+
+    Without that a loop that has a refusal to send waits for its turn among threads that compute.
+    Linux alone knows priorities of threads.
+    """
+
+    def yield_to_others() -> None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                thread = threading.get_native_id()
+                now = os.getpriority(os.PRIO_PROCESS, thread)
+                os.setpriority(os.PRIO_PROCESS, thread, now + NICENESS)
+
+    return ThreadPoolExecutor(1, thread_name_prefix="forward", initializer=yield_to_others)
 
 
 class Batcher(Generic[A]):
@@ -35,8 +56,9 @@ class Batcher(Generic[A]):
         max_batch: int,
         window_s: float,
         metrics: ServiceMetrics,
+        thread: ThreadPoolExecutor,
     ) -> None:
-        """Take what answers (B, H, W, 3) uint8 pixels with B answers; called in one thread."""
+        """Take what answers (B, H, W, 3) uint8 pixels with B answers, and the thread for it."""
         self.answer = answer
         self.max_batch = max_batch
         self.window_s = window_s
@@ -44,7 +66,7 @@ class Batcher(Generic[A]):
         self._coming = 0
         self._waiting: deque[Job[A]] = deque()
         self._changed = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="forward")
+        self._thread = thread
 
     @contextlib.contextmanager
     def expecting(self) -> Iterator[None]:
@@ -72,10 +94,6 @@ class Batcher(Generic[A]):
             count = min(len(self._waiting), self.max_batch)
             jobs = [self._waiting.popleft() for _ in range(count)]
             await self._answer([job for job in jobs if not job[1].done()])
-
-    def end(self) -> None:
-        """Stop the thread; nothing may be asked any more."""
-        self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _change(self) -> None:
         self._changed.clear()

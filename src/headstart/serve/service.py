@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from headstart.bundle.golden import NAME
 from headstart.errors import HeadstartError
 from headstart.records import Predictions
-from headstart.serve.batching import Batcher
+from headstart.serve.batching import Batcher, forward_thread
 from headstart.serve.decoders import Decoders
 from headstart.serve.failures import RefusedError
 from headstart.serve.keeping import Keeper
@@ -50,6 +50,7 @@ class Service:
         self._fail = fail
         self._keeper = None if settings.keep is None else Keeper(settings.keep)
         self._tasks: list[asyncio.Task[None]] = []
+        self._thread = forward_thread()
         self._decoders: Decoders | None = None
         self._batcher: Batcher[Predictions] | None = None
 
@@ -64,8 +65,7 @@ class Service:
         for task in self._tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        if self._batcher is not None:
-            self._batcher.end()
+        self._thread.shutdown(wait=False, cancel_futures=True)
         if self._decoders is not None:
             self._decoders.end()
         self.metrics.ready.set(0)
@@ -129,7 +129,8 @@ class Service:
 
     async def _load(self) -> None:
         try:
-            model = await asyncio.to_thread(load_model, self.settings)
+            loop = asyncio.get_running_loop()
+            model = await loop.run_in_executor(self._thread, load_model, self.settings)
             await self._prepare(model)
         except Exception as error:  # a worker without a model is of no use
             expected = isinstance(error, HeadstartError)
@@ -151,6 +152,7 @@ class Service:
             max_batch=settings.max_batch,
             window_s=settings.window_ms / 1000,
             metrics=self.metrics,
+            thread=self._thread,
         )
         self._tasks.append(asyncio.create_task(self._batcher.run()))
         try:

@@ -10,7 +10,7 @@ its owner closes the input, that is, at the latest when the owner ends.
 
     task      two integers (images, bytes of JSON), JSON (what is wanted), the images
     image     two integers (bytes of path and image), a box of four numbers (NaN: none), path, image
-    answer    three integers (bytes of JSON, pixels and fingerprint), JSON, pixels, fingerprint
+    answer    four integers (bytes of what follows), JSON, pixels, fingerprint, second pixels
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import signal
 import struct
 import sys
 import time
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, BinaryIO
 
 from headstart.data.boxes import Box
@@ -36,13 +36,13 @@ from headstart.records import Preprocessing
 READY = b"!"
 TASK = struct.Struct(">QQ")
 IMAGE = struct.Struct(">QQdddd")
-ANSWER = struct.Struct(">QQQ")
+ANSWER = struct.Struct(">QQQQ")
 SEND_EVERY_S = 0.05
 BUFFER_BYTES = 1 << 20
 MEMORY_LIMIT_BYTES = 4 << 30
 """Address space of one process, where the system can limit it."""
 
-Answer = tuple[dict[str, Any], bytes, bytes]
+Answer = tuple[dict[str, Any], bytes, bytes, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,7 @@ class Asked:
 
     def encoded(self) -> bytes:
         """As JSON."""
-        order = self.order
-        prepared: list[Any] | None = None
-        if order is not None:
-            views = [astuple(view) for view in order.views]
-            prepared = [vars(order.preprocessing), order.fingerprint, views]
+        prepared = None if self.order is None else asdict(self.order)
         asked = {"prepared": prepared, "min_side": self.min_side, "careful": self.careful}
         return json.dumps(asked).encode()
 
@@ -78,12 +74,11 @@ class Asked:
         found = json.loads(text)
         order = None
         if found["prepared"] is not None:
-            settings, wanted, views = found["prepared"]
-            order = Order(
-                preprocessing=Preprocessing(**settings),
-                fingerprint=wanted,
-                views=tuple(View(*view) for view in views),
-            )
+            settings = found["prepared"]
+            for name in ("preprocessing", "second"):
+                settings[name] = settings[name] and Preprocessing(**settings[name])
+            settings["views"] = tuple(View(**view) for view in settings["views"])
+            order = Order(**settings)
         return Asked(order=order, min_side=found["min_side"], careful=found["careful"])
 
 
@@ -146,25 +141,25 @@ def _decoded(decode: Decode, item: Item, asked: Asked, memory_bytes: int) -> Ans
         if asked.order is not None:
             found = prepare_picture(item.data, item.path, item.box, asked.order, decode)
             about = {"facts": vars(found.facts), "size": found.pixels.shape[2:0:-1]}
-            return about, found.pixels.tobytes(), found.record
+            second = b"" if found.second is None else found.second.tobytes()
+            return about, found.pixels.tobytes(), found.record, second
         image, facts = decode(item.data, item.path, min_side=asked.min_side)
-        return {"facts": vars(facts), "size": image.size}, image.tobytes(), b""
+        return {"facts": vars(facts), "size": image.size}, image.tobytes(), b"", b""
     except DecodingError as error:
-        return {"problem": str(error), "code": error.code}, b"", b""
+        return {"problem": str(error), "code": error.code}, b"", b"", b""
     except MemoryError:
         clause = f"too large for the {memory_bytes / 2**30:g} GiB of a decoder"
-        return {"problem": clause, "code": "too_large_for_memory"}, b"", b""
+        return {"problem": clause, "code": "too_large_for_memory"}, b"", b"", b""
     except Exception as error:  # a parser that breaks in a new way costs this image alone
         clause = f"its decoder failed ({type(error).__name__})"
-        return {"problem": clause, "code": "undecodable_image"}, b"", b""
+        return {"problem": clause, "code": "undecodable_image"}, b"", b"", b""
 
 
-def _answer(answers: BinaryIO, about: dict[str, Any], pixels: bytes, record: bytes) -> None:
+def _answer(answers: BinaryIO, about: dict[str, Any], *parts: bytes) -> None:
     text = json.dumps(about).encode()
-    answers.write(ANSWER.pack(len(text), len(pixels), len(record)))
-    answers.write(text)
-    answers.write(pixels)
-    answers.write(record)
+    answers.write(ANSWER.pack(len(text), *map(len, parts)))
+    for part in (text, *parts):
+        answers.write(part)
 
 
 if __name__ == "__main__":

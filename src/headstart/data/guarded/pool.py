@@ -28,7 +28,7 @@ from PIL import Image
 from headstart.data.colour import DecodingError
 from headstart.data.guarded.child import ANSWER, READY, TASK, Answer, Asked, Item, packed
 from headstart.data.preparing import Order, PreparedPicture
-from headstart.records import ImageFacts
+from headstart.records import Bytes8, ImageFacts, Preprocessing
 
 TIME_LIMIT_S = 30.0
 """For one image; the largest that is accepted takes about three seconds."""
@@ -168,8 +168,10 @@ class DecoderProcess:
     def _receive(self) -> Answer:
         answers = self.process.stdout
         assert answers is not None
-        text, pixels, record = ANSWER.unpack(_read(answers, ANSWER.size))
-        return json.loads(_read(answers, text)), _read(answers, pixels), _read(answers, record)
+        text, *lengths = ANSWER.unpack(_read(answers, ANSWER.size))
+        about = json.loads(_read(answers, text))
+        pixels, record, second = (_read(answers, length) for length in lengths)
+        return about, pixels, record, second
 
 
 class DecoderPool:
@@ -209,14 +211,14 @@ class DecoderPool:
         found = self._answers([Item(data=data, path=path)], Asked(min_side=min_side))[0]
         if isinstance(found, DecodingError):
             raise found
-        about, pixels, _ = found
+        about, pixels, *_ = found
         width, height = about["size"]
         return Image.frombytes("RGB", (width, height), pixels), ImageFacts(**about["facts"])
 
     def prepare(self, items: Sequence[Item], order: Order) -> list[PreparedPicture | DecodingError]:
         """As `headstart.data.preparing.prepare_picture` of each, in another process."""
         return [
-            found if isinstance(found, DecodingError) else _picture(found)
+            found if isinstance(found, DecodingError) else _picture(found, order)
             for found in self._answers(items, Asked(order=order))
         ]
 
@@ -319,14 +321,19 @@ class DecoderPool:
                 process.kill_late()
 
 
-def _picture(found: Answer) -> PreparedPicture:
-    about, pixels, record = found
-    width, height = about["size"]
+def _picture(found: Answer, order: Order) -> PreparedPicture:
+    about, pixels, record, second = found
     return PreparedPicture(
         facts=ImageFacts(**about["facts"]),
-        pixels=np.frombuffer(pixels, dtype=np.uint8).reshape(-1, height, width, 3),
+        pixels=_squares(pixels, order.preprocessing),
         record=record,
+        second=None if order.second is None else _squares(second, order.second)[0],
     )
+
+
+def _squares(pixels: bytes, preprocessing: Preprocessing) -> Bytes8:
+    size = preprocessing.size
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, size, size, 3)
 
 
 def _process_count() -> int:

@@ -2,15 +2,16 @@
 
     python -m headstart.data.guarded.squares '{"size": 96, ...}'
 
-Requests and answers are those of `headstart.data.guarded.child`. The picture is decoded by the same
-function as everywhere, at its full size, and resized in this process, so that a few kilobytes go
-back through the pipe and the pixels of a large picture never leave a process of bounded memory.
+Requests and answers are those of `headstart.data.guarded.child`. The picture is prepared by the
+same function as everywhere, in this process, so that a few kilobytes go back through the pipe and
+the pixels of a large picture never leave a process of bounded memory.
 What the header tells is judged before any pixel is decoded.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -22,7 +23,7 @@ from headstart.data.colour import DecodingError
 from headstart.data.decoding import decode_here, open_header
 from headstart.data.formats import FACTORIES, format_of, refusal
 from headstart.data.guarded.child import serve
-from headstart.data.resizing import resize_picture
+from headstart.data.preparing import Order, prepare_picture
 from headstart.records import ImageFacts, Preprocessing
 
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -31,6 +32,9 @@ ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MOST_SEGMENTS = 2000
 """Pieces of a file beside its pixels (PNG chunks, JPEG segments, GIF extensions): parsers take a
 while for each, and cameras and programs write at most some hundred."""
+
+NICENESS = 5
+"""How far computing for strangers yields to answering them: priority of decoders and networks."""
 
 _GIF_HEADER, _GIF_IMAGE, _GIF_EXTENSION = 13, 0x2C, 0x21
 _START_OF_SCAN = 0xDA
@@ -72,7 +76,7 @@ def decode_square(
     Args:
         data: the encoded bytes.
         path: a name, which decides nothing but what is told of a wrong ending.
-        min_side: not used; the picture is decoded whole, as for training.
+        min_side: not used; the network's square decides.
         limits: what is refused.
         preprocessing: of the network.
 
@@ -80,8 +84,9 @@ def decode_square(
         DecodingError: it is beyond a limit or cannot be decoded; its code says which.
     """
     check_limits(data, path, limits)
-    image, facts = decode_here(data, path)
-    return resize_picture(image, preprocessing), facts
+    order = Order(preprocessing=preprocessing)
+    found = prepare_picture(data, path, None, order, decode_here)
+    return Image.fromarray(found.pixels[0]), found.facts
 
 
 def check_limits(data: bytes, path: str, limits: DecodingLimits) -> None:
@@ -197,6 +202,8 @@ def _colour_table(flags: int) -> int:
 def main(settings: str) -> None:
     """Serve with the settings of `command_for`."""
     given = json.loads(settings)
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)
     limits = DecodingLimits(
         **{**given["limits"], "formats": tuple(given["limits"]["formats"])},
     )
