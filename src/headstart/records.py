@@ -234,6 +234,7 @@ class Features:
         facts: N records of what decoding found, in the same order.
         good: (N,) bool, False where the image was left out (its row is zero).
         computed: how many rows went through the network now; the rest came from the store.
+        computed_views: how many further views of pictures did; they stand in the store.
         seconds: wall seconds by phase.
     """
 
@@ -241,6 +242,7 @@ class Features:
     facts: tuple[ImageFacts, ...]
     good: npt.NDArray[np.bool_]
     computed: int
+    computed_views: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 

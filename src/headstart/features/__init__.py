@@ -11,17 +11,19 @@ from headstart.features.cache import (
     trim_cache,
 )
 from headstart.features.folder import cache_folder, store_path
-from headstart.features.passes import extract_features
+from headstart.features.passes import ViewFeatures, extract_features, extract_views
 from headstart.features.store import FeatureStore
 
 __all__ = [
     "CacheEntry",
     "FeatureStore",
     "Removal",
+    "ViewFeatures",
     "cache_folder",
     "clear_cache",
     "describe_bytes",
     "extract_features",
+    "extract_views",
     "limit_bytes",
     "list_cache",
     "parse_size",

@@ -207,6 +207,25 @@ class FeatureStore:
             self.put((digest, *entry) for digest, entry in found.items())
         return found
 
+    def known(self, digests: Sequence[str]) -> set[str]:
+        """Which entries are there; unlike `get`, without a look at whether they are whole."""
+        found: set[str] = set()
+        if not self._in_reach:
+            return found
+        try:
+            with self._guarded():
+                for start in range(0, len(digests), LOOKUP_ROWS):
+                    part = list(digests[start : start + LOOKUP_ROWS])
+                    marks = ",".join("?" * len(part))
+                    rows = self.connection.execute(
+                        f"SELECT digest FROM features WHERE digest IN ({marks})", part
+                    )
+                    found.update(digest for (digest,) in rows)
+        except sqlite3.DatabaseError:
+            self._begin_anew()
+            return set()
+        return found
+
     def _look_up(self, part: list[str], found: dict[str, tuple[Row, ImageFacts]]) -> None:
         marks = ",".join("?" * len(part))
         rows = self.connection.execute(

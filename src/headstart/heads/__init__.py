@@ -14,7 +14,15 @@ from headstart.heads.class_weights import (
     balanced_weights,
     balancing_factors,
 )
-from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
+from headstart.heads.inner import InnerRows
+from headstart.heads.layers import (
+    Layers,
+    head_logits,
+    head_probabilities,
+    mean_features,
+    mean_logits,
+    to_probabilities,
+)
 from headstart.heads.logistic import (
     LogisticFit,
     RotatedFeatures,
@@ -46,6 +54,7 @@ __all__ = [
     "ChosenFit",
     "FitPlan",
     "HeadSpec",
+    "InnerRows",
     "Layers",
     "LogisticFit",
     "MlpFit",
@@ -67,6 +76,8 @@ __all__ = [
     "head_probabilities",
     "k_nearest_neighbours",
     "logme",
+    "mean_features",
+    "mean_logits",
     "nearest_class_mean",
     "penalty_path",
     "predict_logits",

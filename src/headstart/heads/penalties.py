@@ -24,6 +24,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headstart.heads.inner import InnerRows
 from headstart.heads.logistic import (
     MAX_ITERATIONS,
     LogisticFit,
@@ -146,7 +147,7 @@ def fit_with_chosen_penalty(
     features: Tensor | RotatedFeatures,
     labels: Tensor,
     train_weights: Tensor,
-    inner_held_out: Tensor,
+    inner_held_out: Tensor | InnerRows,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -159,7 +160,8 @@ def fit_with_chosen_penalty(
         features: (N, D) raw, float32 or float64, or from `rotate_features`.
         labels: (N,) int64.
         train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
-        inner_held_out: (F, N) bool, rows of the fold's training part that choose.
+        inner_held_out: (F, N) bool, rows of the fold's training part that choose; `InnerRows`
+            where rows are views of images.
         penalties: (P,) candidates, see `penalty_path`.
         num_classes: C.
         tolerance: as in `fit_logistic`, of the folds' heads.
@@ -168,15 +170,16 @@ def fit_with_chosen_penalty(
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
     """
-    _check_inner(train_weights, inner_held_out)
+    inner = InnerRows.of(inner_held_out)
+    _check_inner(train_weights, inner.chooses)
     if isinstance(features, Tensor):
         features = rotate_features(features)
     penalties = penalties.to(features.raw.device)
     found = _search(
         features,
         labels,
-        train_weights * ~inner_held_out,
-        inner_held_out,
+        train_weights * ~inner.left_out,
+        inner.chooses,
         penalties,
         num_classes,
         tolerances=(max(tolerances[0], tolerance), max(tolerances[1], tolerance)),

@@ -26,7 +26,7 @@ from headstart.bundle.confidence import Confidence
 from headstart.errors import DataError
 from headstart.features import extract_features
 from headstart.files import write_text
-from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
+from headstart.heads import FIT_TOLERANCE, mean_features, mean_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
@@ -67,6 +67,7 @@ from headstart.runs.record import (
 from headstart.runs.settings import RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
+from headstart.runs.views import RunViews, announced, describe_views, read_views, wanted_views
 from headstart.runtime import choose_execution, seed_everything
 
 NAMED_FILES = 5
@@ -164,16 +165,22 @@ class Job:
         boxes = f"cut out by box, margin {self.settings.crop_margin:g}; "
         policy = f"{boxes if table.boxes is not None else ''}{network.preprocessing.describe()}"
         note(f"Pictures   {policy}")
+        names = [table.name, *table.class_names]
+        learnt = len(self.planned.train)
+        for line in announced(self.settings, names, learnt, network.num_features):
+            note(f"Views      {line}")
         note(f"Engine     {self.extractor.execution.describe()}")
 
     def run(self) -> RunResult:
         """All phases."""
         table, features = self.read()
+        split = self.split(table)
         self.task = Task(
             settings=self.settings,
             table=table,
             features=features,
-            split=self.split(table),
+            split=split,
+            views=self.look_again(table, features, split),
             extractor=self.extractor,
             folder=self.folder,
             clock=self.clock,
@@ -196,7 +203,12 @@ class Job:
         """One pass over all images; the unreadable ones are named and left out."""
         with self.clock.phase("features"):
             extractor = passing_extractor(self.settings, self.table, self.extractor)
-            features = extract_features(self.table, extractor, progress=self.progress)
+            features = extract_features(
+                self.table,
+                extractor,
+                progress=self.progress,
+                views=wanted_views(self.settings, self.planned, len(self.table)),
+            )
         seconds = self.clock.seconds["features"]
         stored = len(self.table) - features.computed
         self.progress.note(
@@ -233,6 +245,7 @@ class Job:
             facts=tuple(features.facts[i] for i in rows),
             good=features.good[rows],
             computed=features.computed,
+            computed_views=features.computed_views,
         )
         return self.table.take(rows), kept
 
@@ -253,6 +266,20 @@ class Job:
         for note in split.notes:
             self.progress.note(f"Note       {note}")
         return split
+
+    def look_again(self, table: ImageTable, features: Features, split: Split) -> RunViews | None:
+        """Views beside the whole pictures, which the pass has stored; None where none are used."""
+        about = describe_views(self.settings)
+        if about is None:
+            return None
+        with self.clock.phase("views"):
+            views = read_views(self.settings, table, features, split, self.extractor, self.progress)
+        self.run_file.update(views=about)
+        self.progress.note(
+            f"Views      {views.count:,} features beside the whole pictures, {views.computed:,} "
+            "of them computed now"
+        )
+        return views
 
     def choose_fitting(self) -> Fitting:
         """The head on frozen features, or fine-tuning."""
@@ -331,7 +358,7 @@ class Job:
                 task,
                 self.temperature,
                 self.out_of_fold,
-                fitting.features(model, task.split.train),
+                mean_features(fitting.features(model, task.split.train)),
                 self.answers_aside(fitting, model),
                 same_network=model.network is self.network,
             )
@@ -357,13 +384,13 @@ class Job:
         if not len(rows):
             return None
         features = fitting.features(model, rows)
-        logits = head_logits(features, model.head.layers)
+        logits = mean_logits(features, model.head.layers)
         probabilities = Confidence(temperature=self.temperature).probabilities(logits)
         units = units_of(self.task.table, self.linked)
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
-            features=features,
+            features=mean_features(features),
             groups=None if units is None else units.codes[rows],
         )
 
@@ -403,11 +430,11 @@ class Job:
         with self.clock.phase("test"):
             held_out = self.task.table.take(split.test)
             values = fitting.features(model, split.test)
-            logits = head_logits(values, model.head.layers)
+            logits = mean_logits(values, model.head.layers)
             predictions = answer(
                 self.confidence,
                 labelled(held_out, self.confidence.probabilities(logits)),
-                self.confidence.outlier_scores(values),
+                self.confidence.outlier_scores(mean_features(values)),
             )
             groups, seed = group_codes(held_out), self.settings.seed
             figures = evaluate_test(predictions, seed=seed, groups=groups)
