@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
+from headstart.heads.inner import InnerRows
 from headstart.heads.layers import Layers
 from headstart.heads.mlp import MlpFit, MlpHistory, check_problems, fit_mlps
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
@@ -54,7 +55,7 @@ def fit_mlp_folds(
     features: Tensor,
     labels: Tensor,
     learns: Tensor,
-    inner: Tensor | None,
+    inner: Tensor | InnerRows | None,
     num_classes: int,
     settings: MlpSettings,
     *,
@@ -69,6 +70,7 @@ def fit_mlp_folds(
         learns: (F, N) >= 0, zero on the rows that the fold is scored on.
         inner: (F, N) bool. With `choose_epochs`, the rows of each training part that choose.
             Without, rows whose figures follow each epoch (curves), or None; they choose nothing.
+            `InnerRows` where rows are views of images.
         num_classes: C.
         settings: of all folds.
         seed: of everything random; a fold draws from its own streams.
@@ -81,19 +83,19 @@ def fit_mlp_folds(
     check_problems(features, labels, learns, num_classes)
     data = (features, labels)
     if not settings.choose_epochs:
-        plan = FitPlan(score_rows=inner)
+        plan = FitPlan(score_rows=inner.chooses if isinstance(inner, InnerRows) else inner)
         fit = fit_mlps(
             *data, learns, num_classes, settings, seed=seed, plan=plan, on_epoch=on_epoch
         )
         return MlpFolds(fit=fit, epochs=fit.num_epochs, inner_history=None)
-    inner = checked_inner(learns, inner)
+    rows = checked_inner(learns, inner)
     search = fit_mlps(
         *data,
-        learns * ~inner,
+        learns * ~rows.left_out,
         num_classes,
         settings,
         seed=seed,
-        plan=FitPlan(score_rows=inner),
+        plan=FitPlan(score_rows=rows.chooses),
         on_epoch=on_epoch,
     )
     plan = FitPlan(epochs=search.best_epoch.tolist())
@@ -139,8 +141,9 @@ def fit_mlp_final(
     )
 
 
-def checked_inner(learns: Tensor, inner: Tensor | None) -> Tensor:
+def checked_inner(learns: Tensor, given: Tensor | InnerRows | None) -> InnerRows:
     """The inner rows, or DataError where they cannot choose."""
+    inner = given.chooses if isinstance(given, InnerRows) else given
     if inner is None or inner.shape != learns.shape or inner.dtype != torch.bool:
         got = "none" if inner is None else f"{inner.dtype} {tuple(inner.shape)}"
         raise DataError(
@@ -156,4 +159,4 @@ def checked_inner(learns: Tensor, inner: Tensor | None) -> Tensor:
         raise DataError(
             f"`inner` must hold out a row in every fold, got none in {empty}. Hold some out."
         )
-    return inner
+    return InnerRows.of(inner if given is None else given)
