@@ -1,19 +1,24 @@
 """One pass against the usual way: the whole job beside what a plain loop alone would cost.
 
-    scripts/bench one_pass [--quick] [--repeats 3]
+    scripts/bench one_pass [--quick] [--repeats 3] [--network ResNet50] [--images 70000] [--mlp]
+                           [--loop-images 6400]
 
 Question. A frozen network gives the same features every epoch and every fold. How near does the
 whole job (5 folds x 10 penalties, final fit, test, every file written) come to one plain pass, and
 how far is the usual way behind, which runs the frozen network again every epoch of every fold?
 
 Data and network. Fashion-MNIST (idx files under HEADSTART_DATA/fashion-mnist), 6/7 to learn from
-and 1/7 to test on, EfficientNetB0 at 128 px with random weights: the arithmetic is that of real
-ones. Imports and building the network are left out everywhere.
+and 1/7 to test on, EfficientNetB0 (or `--network`) at 128 px with random weights: the arithmetic is
+that of real ones. Imports, building the network and the audit are left out everywhere.
 
-The four, in one process, in turn, `repeats` times; medians, and ratios within one repeat:
+These, in one process, in turn, `repeats` times; medians, and ratios within one repeat:
     job         `run_job` with an empty feature store, less the building of the network
+    job, mlp    (`--mlp`) the same with the head of the usual way in place of the logistic one,
+                5 epochs, batch 16, on the features that `job` has stored: its seconds but for
+                reading them, and those of the pass of `job`
     plain loop  decode, resize, normalise, forward in bfloat16 channels-last, batch 64, one by one
     forward     the same with the pixels decoded beforehand: the network alone
+                (both over `--loop-images`, scaled to all; half before the job and half after it)
     usual       batch 16; every step decodes, resizes, runs the frozen network and trains a head of
                 512 and 64 units with Adam; 5 folds x 5 epochs over training and validation part,
                 then 5 epochs over all training images, then the test part: 30 N_train + N_test
@@ -91,23 +96,23 @@ def ready(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return x.to(memory_format=torch.channels_last) if dtype == torch.bfloat16 else x
 
 
-def plain_loop(table: ImageTable, module: nn.Module) -> float:
-    """Seconds to decode and forward every image once."""
+def plain_loop(table: ImageTable, module: nn.Module, count: int) -> float:
+    """Seconds to decode and forward so many images once."""
     begun = time.perf_counter()
     with torch.inference_mode():
-        for start in range(0, len(table), BATCH):
-            rows = range(start, min(start + BATCH, len(table)))
+        for start in range(0, count, BATCH):
+            rows = range(start, min(start + BATCH, count))
             module(ready(pixels_of(table, rows), torch.bfloat16))
     return time.perf_counter() - begun
 
 
-def forward_only(table: ImageTable, module: nn.Module) -> float:
+def forward_only(table: ImageTable, module: nn.Module, count: int) -> float:
     """Seconds of the network alone over as many images, one prepared batch again and again."""
     x = ready(pixels_of(table, range(BATCH)), torch.bfloat16)
     begun = time.perf_counter()
     with torch.inference_mode():
-        for start in range(0, len(table), BATCH):
-            module(x[: min(BATCH, len(table) - start)])
+        for start in range(0, count, BATCH):
+            module(x[: min(BATCH, count - start)])
     return time.perf_counter() - begun
 
 
@@ -118,7 +123,8 @@ def usual_images(num_train: int, num_test: int) -> int:
 
 def usual_way(table: ImageTable, module: nn.Module, dtype: torch.dtype, slice_size: int) -> float:
     """Seconds an image of the usual way, over one slice."""
-    width = int(module.num_features)
+    with torch.inference_mode():
+        width = module(ready(torch.zeros(1, 3, SIZE, SIZE), dtype)).shape[1]
     head = nn.Sequential(
         nn.Linear(width, 512), nn.ReLU(), nn.Dropout(0.5),
         nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 10),
@@ -137,42 +143,51 @@ def usual_way(table: ImageTable, module: nn.Module, dtype: torch.dtype, slice_si
     return (time.perf_counter() - begun) / slice_size
 
 
-def whole_job(out: Path, cache: Path) -> tuple[float, dict[str, float]]:
-    """Seconds of `run_job` with an empty store, less building the network; and its phases."""
-    os.environ["HEADSTART_CACHE"] = str(cache)
-    settings = RunSettings(
-        data="fashion-mnist", model="EfficientNetB0", weights="none", image_size=SIZE, out=str(out)
-    )
+def whole_job(model: str, out: Path, **settings: object) -> dict[str, float]:
+    """Seconds of a job by phase, and of all but the building of the network as 'job'."""
+    chosen = RunSettings(
+        data="fashion-mnist", model=model, weights="none", image_size=SIZE, out=str(out),
+        audit="none", **settings,
+    )  # fmt: skip
     begun = time.perf_counter()
-    result = run_job(settings)
-    seconds = time.perf_counter() - begun
-    return seconds - result.record["times"]["network"], result.record["times"]
+    phases = dict(run_job(chosen).record["times"])
+    return phases | {"job": time.perf_counter() - begun - phases["network"]}
 
 
-def measure(
-    table: ImageTable, network: Network, place: Path, repeats: int, slice_size: int
-) -> list:
+def measure(table: ImageTable, network: Network, place: Path, options: argparse.Namespace) -> list:
     """One dictionary of seconds a repeat."""
     rounded = in_bfloat16(network.module)
     num_test = sum(split == "test" for split in table.splits)
     images = usual_images(len(table) - num_test, num_test)
-    plain_loop(table.take(range(BATCH * 2)), rounded)  # warm-up
+    half = min(options.loop_images or len(table), len(table)) // 2
+    scale = len(table) / (2 * half)
+    plain_loop(table, rounded, BATCH * 2)  # warm-up
     small = RunSettings(data="digits", image_size=32, out=str(place / "warm-up"))
     os.environ["HEADSTART_CACHE"] = str(place / "warm-up-cache")
     run_job(small)  # loads matplotlib, TensorBoard and the rest, which are left out
     found = []
-    for repeat in range(repeats):
-        job, phases = whole_job(place / f"run{repeat}", place / f"cache{repeat}")
+    for repeat in range(options.repeats):
+        os.environ["HEADSTART_CACHE"] = str(place / f"cache{repeat}")
+        model, out = options.network, place / f"run{repeat}"
+        plain, forward = plain_loop(table, rounded, half), forward_only(table, rounded, half)
+        job = whole_job(model, out)
         seconds = {
-            "job": job,
-            "plain loop": plain_loop(table, rounded),
-            "forward": forward_only(table, rounded),
-            "usual bfloat16": images * usual_way(table, rounded, torch.bfloat16, slice_size),
-            "usual float32": images * usual_way(table, network.module, torch.float32, slice_size),
+            "job": job["job"],
+            "plain loop": scale * (plain + plain_loop(table, rounded, half)),
+            "forward": scale * (forward + forward_only(table, rounded, half)),
+            "usual bfloat16": images * usual_way(table, rounded, torch.bfloat16, options.slice),
+            "usual float32": images
+            * usual_way(table, network.module, torch.float32, options.slice),
         }
+        told = {"repeat": repeat, "phases": job}
+        if options.mlp:
+            settings = {"head": "mlp", "epochs": EPOCHS, "batch_size": USUAL_BATCH}
+            mlp = whole_job(model, place / f"mlp{repeat}", **settings)
+            seconds["job, mlp"] = job["features"] + mlp["job"] - mlp["features"]
+            told["phases, mlp"] = mlp
         found.append(seconds)
         shown = {name: round(value, 1) for name, value in seconds.items()}
-        print(json.dumps({"repeat": repeat, **shown, "phases": phases}), flush=True)
+        print(json.dumps({**told, **shown}), flush=True)
     return found
 
 
@@ -182,11 +197,17 @@ def spread(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The whole job against the usual way.")
+    parser.add_argument("--network", default="EfficientNetB0")
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--loop-images", type=int, default=0, help="0 takes all")
+    parser.add_argument("--slice", type=int, default=1024, help="images of the usual way")
+    parser.add_argument("--mlp", action="store_true", help="the job with the head of E1 too")
     parser.add_argument("--quick", action="store_true", help="2,100 images, one repeat")
     options = parser.parse_args()
-    total, repeats = (2_100, 1) if options.quick else (options.images, options.repeats)
+    if options.quick:
+        options.images, options.repeats, options.slice = 2_100, 1, 256
+    total = options.images
     source = Path(os.environ.get("HEADSTART_DATA", "../shared/data")) / "fashion-mnist"
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
@@ -194,16 +215,18 @@ def main() -> None:
         write_subset(source, place / "fashion-mnist", total - total // 7, total // 7)
         os.environ["HEADSTART_DATA"] = name
         table = load_table("fashion-mnist")
-        network = build_network(find_backbone("EfficientNetB0"), weights="none", image_size=SIZE)
+        network = build_network(find_backbone(options.network), weights="none", image_size=SIZE)
         print(f"{machine()}; {versions()}")
-        print(f"{choose_execution().describe()}; n = {repeats}, {len(table):,} images")
-        found = measure(table, network, place, repeats, 256 if options.quick else 1024)
+        print(f"{choose_execution().describe()}; n = {options.repeats}, {len(table):,} images")
+        found = measure(table, network, place, options)
     for name in found[0]:
         print(f"{name:<16} seconds {spread([entry[name] for entry in found])}")
-    for over, under in (
-        ("job", "plain loop"), ("job", "forward"),
-        ("usual bfloat16", "job"), ("usual float32", "job"),
-    ):  # fmt: skip
+    pairs = [("job", "plain loop"), ("job", "forward"), ("usual bfloat16", "job"),
+             ("usual float32", "job")]  # fmt: skip
+    if options.mlp:
+        pairs += [("job, mlp", "forward"), ("usual bfloat16", "job, mlp"),
+                  ("usual float32", "job, mlp")]  # fmt: skip
+    for over, under in pairs:
         ratios = [entry[over] / entry[under] for entry in found]
         print(f"{over} / {under}: {spread(ratios)}")
 

@@ -48,6 +48,7 @@ def random_bundle(
     hidden: int = 0,
     class_names: tuple[str, ...] | None = None,
     seed: int = 0,
+    tta: str | None = None,
 ) -> Path:
     """A bundle of a catalogue network whose head, sets and threshold fit its own features."""
     network = build_network(find_backbone(name), weights="none", image_size=size, seed=seed)
@@ -77,6 +78,7 @@ def random_bundle(
             sets=ConformalRule(alpha=0.1, thresholds=(0.8,) * 3, num_images=(40,) * 3),
             outliers=model,
             outlier_threshold=outlier_threshold(model.score(features)),
+            tta=tta,
         ),
     )
     return folder

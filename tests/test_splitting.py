@@ -18,6 +18,7 @@ from headstart.splitting import (
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
+    sample_units,
     straddling,
     stratified_folds,
 )
@@ -449,3 +450,49 @@ def test_too_many_inner_folds_are_refused_by_name():
         r"smallest class's 3 images, got 4\. Lower --inner-folds .*'fox'\. Or leave --inner-folds",
     ):
         inner_folds(labels, fold, 4, class_names=NAMES, seed=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=80).map(np.array),
+    count=st.integers(1, 90),
+    least=st.integers(0, 4),
+    seed=st.integers(0, 99),
+)
+def test_a_sample_has_every_class_in_its_share(labels, count, least, seed):
+    taken = sample_units(labels, count, least=least, seed=seed)
+    again = sample_units(labels, count, groups=np.arange(len(labels)) + 7, least=least, seed=seed)
+    assert np.array_equal(taken, again)  # units of one image each are no units
+    if count >= len(labels):
+        assert taken.all()
+        return
+    for label in np.unique(labels):
+        size, got = (labels == label).sum(), taken[labels == label].sum()
+        wanted = max(1, least, round(count * size / len(labels)))
+        assert got == min(size, wanted)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 15)), min_size=4, max_size=80),
+    count=st.integers(1, 60),
+    least=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_a_sample_keeps_units_whole(rows, count, least, seed):
+    labels, groups = np.array(rows).T
+    taken = sample_units(labels, count, groups=groups, least=least, seed=seed)
+    assert not set(groups[taken]) & set(groups[~taken])
+    for label in np.unique(labels):
+        mine = labels == label
+        units = len(np.unique(groups[mine & taken]))
+        assert units >= min(least, len(np.unique(groups[mine])))
+        share = count * mine.sum() / len(labels)
+        assert (mine & taken).sum() >= min(mine.sum(), round(share))
+
+
+def test_another_seed_takes_other_images():
+    labels = np.arange(200) % 2
+    first, second = (sample_units(labels, 50, least=2, seed=s) for s in (0, 1))
+    assert first.sum() == second.sum() == 50
+    assert not np.array_equal(first, second)

@@ -173,6 +173,32 @@ def make_folder(path: Path, *, private: bool = False) -> None:
         ) from error
 
 
+def check_vacant(folder: Path, record: str, what: str, *, resume: bool) -> None:
+    """Refuse to write into a folder that holds something else.
+
+    Args:
+        folder: need not be there.
+        record: name of the file that tells whose folder it is.
+        what: what such a file stands for, in a word.
+        resume: whether what it stands for may be there.
+
+    Raises:
+        OutputError: it is a file, holds such a record already, or other files.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
+    if (folder / record).exists():
+        if not resume:
+            raise OutputError(
+                f"The folder '{folder}' holds a {what} already. Choose another --out, or go on "
+                "with it by --resume."
+            )
+    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
+        raise OutputError(
+            f"The folder '{folder}' holds other files and no {what}. Choose a new or empty --out."
+        )
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Own `folder` while the block runs; the lock goes with the process, however it ends.
@@ -206,5 +232,19 @@ def take_lock(file: IO[str]) -> bool:
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        return False
+    return True
+
+
+def share_lock(file: IO[str]) -> bool:
+    """Lock an open file beside others who share it, and wait while one owner has it alone.
+
+    False where the system or the disk knows no such locks.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except (ImportError, OSError):
         return False
     return True

@@ -5,6 +5,7 @@ Shape letters: N images, D features, C classes, K configurations or folds fitted
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -74,13 +75,14 @@ class ImageTable:
             OSError: the file cannot be read.
         """
         if self.files is not None:
-            size = self.files[row].stat().st_size
-            if size > LARGEST_FILE_BYTES:
-                raise OSError(
-                    f"{size / 2**30:.1f} GiB large; files of more than "
-                    f"{LARGEST_FILE_BYTES // 2**20} MiB are not read"
-                )
-            return self.files[row].read_bytes()
+            with open(self.files[row], "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                if size > LARGEST_FILE_BYTES:
+                    raise OSError(
+                        f"{size / 2**30:.1f} GiB large; files of more than "
+                        f"{LARGEST_FILE_BYTES // 2**20} MiB are not read"
+                    )
+                return file.read()
         if self.blobs is not None:
             return self.blobs[row]
         assert self.pixels is not None
@@ -244,6 +246,7 @@ class Features:
         facts: N records of what decoding found, in the same order.
         good: (N,) bool, False where the image was left out (its row is zero).
         computed: how many rows went through the network now; the rest came from the store.
+        computed_views: how many further views of pictures did; they stand in the store.
         seconds: wall seconds by phase.
     """
 
@@ -251,6 +254,7 @@ class Features:
     facts: tuple[ImageFacts, ...]
     good: npt.NDArray[np.bool_]
     computed: int
+    computed_views: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 
 

@@ -10,7 +10,7 @@ from headstart.backbones.survey import survey_backbones
 from headstart.backbones.weights import WEIGHTS_VARIABLE
 from headstart.data import DATASETS
 from headstart.data.packed.downloads import find_file
-from headstart.features import cache_folder, list_cache
+from headstart.features import cache_folder, describe_bytes, limit_bytes, list_cache
 from headstart.runs.record import versions
 from headstart.runtime import choose_execution, machine
 
@@ -77,7 +77,8 @@ def folders() -> dict[str, object]:
     free = shutil.disk_usage(existing).free
     writable = os.access(existing, os.W_OK)
     return {
-        "feature store": f"{cache} ({size / 1e6:.1f} MB in {len(entries)} files)",
+        "feature store": f"{cache} ({describe_bytes(size)} in {len(entries)} files, of at most "
+        f"{describe_bytes(limit_bytes())})",
         "writable": "yes" if writable else "no; set HEADSTART_CACHE to a folder that is",
         "free space": f"{free / 1e9:.1f} GB",
     }

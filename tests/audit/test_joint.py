@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.audit.fingerprints import examine, fixed_execution
+from headstart.audit.fingerprints import IMAGE_SIZE, examine, fixed_execution
 from headstart.audit.joint import JointExtractor
 from headstart.backbones import build_network, find_backbone
 from headstart.data import load_table
@@ -36,7 +36,7 @@ def cells(size=48):
 @pytest.mark.parametrize("network", ["other", "the audit's"])
 def test_both_passes_are_as_each_alone(pictures, monkeypatch, tmp_path, network):
     execution = choose_execution("cpu", "float32")
-    audits = build_network(find_backbone("mini"), image_size=96)
+    audits = build_network(find_backbone("mini"), image_size=IMAGE_SIZE)
     plain = FeatureExtractor(cells() if network == "other" else audits, execution)
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "alone"))
     features = extract_features(pictures, plain, progress=Progress())

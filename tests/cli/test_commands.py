@@ -252,6 +252,47 @@ def test_cache_shows_and_clears(headstart, run):
     assert json.loads(out) == []
 
 
+def test_cache_limits_and_tells_the_last_use(headstart, run, monkeypatch):
+    from datetime import datetime
+
+    monkeypatch.setenv("HEADSTART_CACHE_SIZE", "3GB")
+    _, out, _ = headstart("cache")
+    assert "of at most 3.0 GB" in out
+    assert "last used 20" in out
+    found = json.loads(headstart("cache", "--json")[1])
+    assert all(datetime.fromisoformat(entry["last_used"]).tzinfo for entry in found)
+    code, out, _ = headstart("cache", "--limit", "1GB", "--json")
+    assert (code, json.loads(out)["files"]) == (0, 0)
+    code, out, _ = headstart("cache", "--limit", "0")
+    assert (code, f"in {len(found)} files" in out) == (0, True)
+    assert json.loads(headstart("cache", "--json")[1]) == []
+
+
+def test_cache_names_what_is_in_use(headstart):
+    from headstart.features import FeatureStore
+
+    store = FeatureStore("a", 4)
+    code, out, err = headstart("cache", "clear")
+    assert (code, "Cleared 0.0 MB in 0 files" in out) == (1, True)
+    assert "1 of the files are in use by other processes and stay" in err
+    store.close()
+    assert headstart("cache", "clear")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("drop",), "takes 'show' or 'clear', got 'drop'"),
+        (("--limit", "lots"), "--limit must be a size such as 20GB, 500MB or 1.5GiB"),
+        (("clear", "--limit", "1GB"), "leaves nothing to limit"),
+    ],
+)
+def test_cache_refuses(headstart, words, message):
+    code, _, err = headstart("cache", *words)
+    assert code == 2
+    assert message in err
+
+
 def test_doctor_tells_what_is_missing(headstart, monkeypatch, tmp_path):
     monkeypatch.delenv("HEADSTART_DATA", raising=False)
     code, out, _ = headstart("doctor")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from headstart.data.guarded import pool as pools
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import DecoderPool
 from headstart.data.preparing import Order, prepare_picture
+from headstart.data.views import MIRRORED, WHOLE, View
 from headstart.errors import UsageError
 from headstart.features.passes import extract_features
 from headstart.inference import FeatureExtractor, ImageList
@@ -45,16 +47,19 @@ def outcome(found):
     return ["" if not isinstance(one, DecodingError) else str(one) for one in found]
 
 
-def test_a_task_gives_what_a_thread_would(odd_pool):
+@pytest.mark.parametrize("views", [(WHOLE,), (MIRRORED, View("crop", 1, 7), WHOLE)])
+def test_a_task_gives_what_a_thread_would(odd_pool, views):
+    order = replace(ORDER, views=views)
     asked = [
         Item(data=picture(0)[0], path="a.png"),
         Item(data=picture(1, "JPEG", (64, 48))[0], path="b.png"),
         Item(data=picture(2, "GIF")[0], path="c.gif", box=(0.25, 0.0, 1.0, 0.5)),
         Item(data=b"no picture", path="d.png"),
     ]
-    found = odd_pool.prepare(asked, ORDER)
+    found = odd_pool.prepare(asked, order)
     for item, one in zip(asked[:3], found, strict=False):
-        here = prepare_picture(item.data, item.path, item.box, ORDER, decode_here)
+        here = prepare_picture(item.data, item.path, item.box, order, decode_here)
+        assert one.pixels.shape == (len(views), 32, 32, 3)
         assert one.facts == here.facts
         assert np.array_equal(one.pixels, here.pixels)
         assert one.record == here.record

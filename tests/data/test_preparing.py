@@ -12,6 +12,7 @@ from headstart.data.decoding import decode_here, decoded_scale
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import DecoderPool
 from headstart.data.preparing import Order, least_side, prepare_picture
+from headstart.data.views import WHOLE, parse_views
 from headstart.records import ImageFacts, Preprocessing
 
 SMALL, LARGE = Preprocessing(size=32), Preprocessing(size=96)
@@ -51,9 +52,9 @@ def test_a_large_jpeg_is_decoded_no_larger_than_needed(size, decoded):
     assert sizes == [decoded]
     assert (picture.facts.width, picture.facts.height) == size
     whole = Image.open(io.BytesIO(photograph(*size))).resize((32, 32), Image.Resampling.BILINEAR)
-    difference = np.abs(picture.pixels.astype(int) - np.asarray(whole))
+    difference = np.abs(picture.pixels[0].astype(int) - np.asarray(whole))
     assert difference.mean() < 1.5
-    assert picture.pixels.shape == (32, 32, 3)
+    assert picture.pixels.shape == (1, 32, 32, 3)
 
 
 def test_other_formats_are_decoded_whole():
@@ -78,14 +79,26 @@ def test_company_changes_no_pixel(size, box):
     small, _ = prepared(data, Order(preprocessing=SMALL), box)
     large, _ = prepared(data, Order(preprocessing=LARGE, fingerprint=True), box)
     np.testing.assert_array_equal(joint.pixels, small.pixels)
-    np.testing.assert_array_equal(joint.second, large.pixels)
+    np.testing.assert_array_equal(joint.second, large.pixels[0])
     assert joint.record == large.record
     assert len(sizes) == len(set(sizes))  # no picture is decoded twice at one size
     assert (small.record, small.second, large.second) == (b"", None, None)
 
 
+@pytest.mark.parametrize("box", [None, (0.25, 0.1, 0.9, 0.8)])
+def test_all_views_come_from_one_decoding_and_know_nothing_of_each_other(box):
+    data, views = photograph(640, 512), parse_views("flip,crops:3", 0)
+    together, sizes = prepared(data, Order(preprocessing=SMALL, views=(WHOLE, *views)), box)
+    assert len(sizes) == 1
+    for place, view in enumerate((WHOLE, *views)):
+        alone, _ = prepared(data, Order(preprocessing=SMALL, views=(view,)), box)
+        np.testing.assert_array_equal(alone.pixels[0], together.pixels[place])
+    assert min(sizes[0]) >= 2 * least_side(SMALL, box), "so that crops are no enlargements"
+
+
 def test_a_process_gives_the_same():
-    order = Order(preprocessing=SMALL, second=LARGE, fingerprint=True)
+    views = parse_views("crops:1,flip", 0)
+    order = Order(preprocessing=SMALL, second=LARGE, fingerprint=True, views=views)
     data = photograph(640, 512)
     pool = DecoderPool(processes=1)
     try:

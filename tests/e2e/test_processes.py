@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from headstart.features import list_cache
+
 HEADSTART = Path(sys.executable).with_name("headstart")
 FIGURES = ("metrics.json", "predictions.csv", "out_of_fold_predictions.csv", "splits.csv")
 
@@ -58,8 +60,7 @@ def stop_in_the_middle(command, number, cache):
     )  # fmt: skip
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
-        logs = list(cache.glob("features/*-wal"))
-        if logs and logs[0].stat().st_size > 60_000:
+        if any(entry.num_images for entry in list_cache(cache)):
             break
         time.sleep(0.01)
     process.send_signal(number)

@@ -1,6 +1,6 @@
 """The Python side of the command line: its words as functions."""
 
-from headstart.api.jobs import compare, compare_and_report, run, run_and_report
+from headstart.api.jobs import compare, compare_and_report, compare_quick, run, run_and_report
 from headstart.api.models import evaluate, evaluate_pair, export, load
 from headstart.api.naming import check_names, folder_or_name
 from headstart.api.networks import examine, list_backbones, suggest_rate, summarise
@@ -14,6 +14,7 @@ __all__ = [
     "claim_template",
     "compare",
     "compare_and_report",
+    "compare_quick",
     "convert",
     "evaluate",
     "evaluate_pair",

@@ -13,6 +13,7 @@ from headstart.runs import RunResult, RunSettings, run_job
 
 if TYPE_CHECKING:
     from headstart.studies import ComparisonResult, ComparisonSettings
+    from headstart.studies.quick import QuickResult
 
 
 def run(
@@ -157,3 +158,43 @@ def compare_and_report(
     for folder in (*result.opened, result.out):
         report_or_tell(folder, progress, images=images)
     return result
+
+
+def compare_quick(
+    data: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str],
+    models: Sequence[str] = ("mini",),
+    max_images: int | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> QuickResult:
+    """Which backbone? Try many on a part of the training images; the test part stays closed.
+
+    Args:
+        data: a folder of class folders, or a built-in name.
+        out: folder of `quick.json`, `quick.csv`, `quick.txt` and `quick.png`, new or empty.
+        models: names of backbones; those whose weights cannot be had are named and left out.
+        max_images: about how many training images to try them on; None takes 1,000, or 10 a class
+            where that is more.
+        progress: silent where None.
+        **settings: fields of `headstart.runs.RunSettings` about data, split and pass (`folds`,
+            `seed`, `image_size`, `group_by`, `audit`, ...), the same for all.
+
+    Returns:
+        The record (`.record`, with `recommendation` and `table`) and the folder (`.out`).
+
+    Raises:
+        UsageError: bad settings or data, or no backbone whose weights can be had.
+        StorageError: the disk is full.
+    """
+    from headstart.studies.quick import QuickSettings, choose_quickly
+
+    check_names(settings)
+    asked = QuickSettings(
+        out=os.fspath(out),
+        settings={"data": folder_or_name(data), **settings},
+        models=models,
+        max_images=max_images,
+    )
+    return choose_quickly(asked, progress=progress)

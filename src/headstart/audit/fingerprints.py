@@ -1,7 +1,7 @@
 """One pass over the pictures: embeddings by a fixed network, and fingerprints of the pixels.
 
 Each picture is decoded once, by the threads that feed the network. The network is always `mini`
-at 96 px in float32, whatever a run learns with, so that groups and with them folds never depend
+at 64 px in float32, whatever a run learns with, so that groups and with them folds never depend
 on the backbone. Embeddings and fingerprints stay in the feature store, so that a second audit
 reads them, and a run with `mini` in the same precision finds its features there.
 
@@ -36,7 +36,7 @@ from headstart.progress import Progress
 from headstart.records import Features, ImageFacts
 from headstart.runtime import Execution, usable_cores
 
-NETWORK, IMAGE_SIZE = "mini", 96
+NETWORK, IMAGE_SIZE = "mini", 64
 IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
 AHEAD = 64
 
@@ -110,7 +110,7 @@ def examine(source: ImageSource, execution: Execution, progress: Progress) -> Ex
         "" if facts.problem else record_key(facts, source.box_of(row))
         for row, facts in enumerate(features.facts)
     ]
-    store = FeatureStore(IDENTITY, WORDS)
+    store = FeatureStore(IDENTITY, WORDS, note=progress.note)
     try:
         found = dict(extractor.found)
         wanted = sorted({key for key in keys if key and key not in found})

@@ -22,10 +22,11 @@ from headstart.audit.fingerprints import (
 )
 from headstart.data.boxes import Box
 from headstart.data.preparing import Order, PreparedPicture
+from headstart.data.views import WHOLE
 from headstart.features import FeatureStore
 from headstart.features.passes import identity
 from headstart.inference import FeatureExtractor, ImageSource
-from headstart.inference.extractor import Extractor
+from headstart.inference.extractor import Extractor, Views
 from headstart.records import Bytes8, ImageFacts
 
 Kept = tuple[str, ImageFacts, bytes, Bytes8 | None]
@@ -41,6 +42,7 @@ class JointExtractor(FeatureExtractor):
         )
         self.network, self.execution = extractor.network, extractor.execution
         self.module = extractor.module
+        self.plain = extractor
         self.auditing = FeatureExtractor(fixed_network(), fixed_execution())
         same = identity(self.auditing) == identity(extractor)
         second = None if same else self.auditing.preprocessing
@@ -52,18 +54,28 @@ class JointExtractor(FeatureExtractor):
         key = record_key(picture.facts, box)
         self._kept.append((key, picture.facts, picture.record, picture.second))
 
-    def extract(
-        self, source: ImageSource, rows: Sequence[int], *, isolated: bool | None = None
+    def extract_views(
+        self,
+        source: ImageSource,
+        rows: Sequence[int],
+        views: Views,
+        *,
+        isolated: bool | None = None,
     ) -> Iterator[tuple[list[int], list[ImageFacts], npt.NDArray[np.float16]]]:
         """As of any extractor; the audit's stores are filled on the way.
+
+        Pictures whose whole features are known were audited with those.
 
         Raises:
             StorageError: the disk is full; what was stored before stays.
         """
+        if WHOLE not in views:
+            yield from self.plain.extract_views(source, rows, views, isolated=isolated)
+            return
         embeddings = FeatureStore(identity(self.auditing), self.auditing.num_features)
         fingerprints = FeatureStore(IDENTITY, WORDS)
         try:
-            for batch in super().extract(source, rows, isolated=isolated):
+            for batch in super().extract_views(source, rows, views, isolated=isolated):
                 self._store(embeddings, fingerprints)
                 yield batch
         finally:

@@ -10,7 +10,6 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, ImageOps
 
 from headstart.backbones import Network, rebuild_network
@@ -26,9 +25,10 @@ from headstart.bundle.format import (
 )
 from headstart.bundle.onnx_engine import PARITY_FILE, TORCH, OnnxExtractor, check_engine
 from headstart.data import load_images, printable, to_rgb
+from headstart.data.views import mirrored
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.files import digest_file, read_json
-from headstart.heads import head_logits
+from headstart.heads import mean_features, mean_logits
 from headstart.inference import Extractor, FeatureExtractor, ImageList, ImageSource
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, Integers, Predictions
@@ -66,6 +66,7 @@ class Classifier:
         self.engine = engine
         try:
             self.head = read_head(contents.about, contents.state)
+            self.confidence = read_confidence(contents.about.get("confidence"), contents.state)
             self.extractor = make_extractor(folder, contents, execution, engine)
             if self.head.num_inputs != self.extractor.num_features:
                 raise BundleError(
@@ -73,7 +74,6 @@ class Classifier:
                     f"its backbone gives {self.extractor.num_features}. Write it again from its "
                     "run."
                 )
-            self.confidence = read_confidence(contents.about.get("confidence"), contents.state)
             self.class_names: tuple[str, ...] = tuple(contents.about["class_names"])
             check_decision(self.confidence, self.class_names)
         except (KeyError, TypeError, AttributeError, ValueError, UsageError) as error:
@@ -114,8 +114,9 @@ class Classifier:
             pixels: (B, H, W, 3) uint8 of the network's size, as `extractor.prepare` makes them.
             paths: B names; numbers where None.
         """
-        features = self.extractor.forward(torch.from_numpy(pixels))
-        logits = head_logits(features, self.head.layers)
+        views = [pixels, mirrored(pixels)][: len(self.confidence.views)]
+        features = self.extractor.forward_views(np.stack(views, axis=1))
+        logits = mean_logits(features, self.head.layers)
         names = [str(i) for i in range(len(pixels))] if paths is None else paths
         return answer(
             self.confidence,
@@ -126,7 +127,7 @@ class Classifier:
                 labels=np.full(len(pixels), UNLABELLED, dtype=np.int64),
                 problems=("",) * len(pixels),
             ),
-            self.confidence.outlier_scores(features),
+            self.confidence.outlier_scores(mean_features(features)),
         )
 
     def predict_source(
@@ -137,14 +138,15 @@ class Classifier:
         probabilities = np.full((count, len(self.class_names)), np.nan, dtype=np.float32)
         problems, scores = [""] * count, np.full(count, np.nan)
         with progress.phase("Predicting", count) as advance:
-            for rows, facts, values in self.extractor.extract(source, range(count)):
+            made = self.extractor.extract_views(source, range(count), confidence.views)
+            for rows, facts, values in made:
                 good = [i for i, record in enumerate(facts) if not record.problem]
                 for row, record in zip(rows, facts, strict=True):
                     problems[row] = record.problem
                 kept = [rows[i] for i in good]
-                logits = head_logits(values[good], self.head.layers)
+                logits = mean_logits(values[good], self.head.layers)
                 probabilities[kept] = confidence.probabilities(logits)
-                strange = confidence.outlier_scores(values[good])
+                strange = confidence.outlier_scores(mean_features(values[good]))
                 if strange is not None:
                     scores[kept] = strange
                 advance(len(rows))

@@ -2,6 +2,7 @@
 
 All of it travels in the bundle, so that every predictor says the same:
 
+    logits          of the whole picture, or the mean of its own and its mirror image's
     probabilities   softmax(logits / temperature)
     sets            the classes that cannot be excluded at a stated rate of misses (conformal)
     unknown         whether the picture's features lie further from every class than those of
@@ -21,8 +22,9 @@ import torch
 
 from headstart.calibration import apply_temperature
 from headstart.conformal import ConformalRule
+from headstart.data.views import MIRRORED, WHOLE, View, check_tta
 from headstart.outliers import MahalanobisModel
-from headstart.records import Floats
+from headstart.records import Floats, Preprocessing
 
 PREFIX = "outliers."
 State = dict[str, torch.Tensor]
@@ -53,7 +55,7 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Confidence:
-    """What turns logits and features into probabilities, sets and warnings.
+    """What turns logits and features of a picture's views into probabilities, sets and warnings.
 
     Attributes:
         temperature: logits are divided by it; 1 leaves them.
@@ -61,6 +63,8 @@ class Confidence:
         outliers: distance to what is known, None where there were too few images.
         outlier_threshold: pictures further away are called unknown.
         decision: about the positive class, None where none was named.
+        tta: 'flip' where logits and features are means over the whole picture and its mirror
+            image, all of the above fitted to those; None where the whole picture answers.
     """
 
     temperature: float = 1.0
@@ -68,10 +72,21 @@ class Confidence:
     outliers: MahalanobisModel | None = None
     outlier_threshold: float | None = None
     decision: Decision | None = None
+    tta: str | None = None
 
     def probabilities(self, logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
         """(N, C) logits -> (N, C) probabilities."""
         return apply_temperature(logits, self.temperature).astype(np.float32)
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """A views of a picture whose logits and features are averaged, the whole one first."""
+        return (WHOLE, MIRRORED) if self.tta else (WHOLE,)
+
+    def describe_pictures(self, preprocessing: Preprocessing) -> str:
+        """How pictures are looked at, in words."""
+        averaged = ", answers averaged with those of its mirror image" if self.tta else ""
+        return preprocessing.describe() + averaged
 
     def outlier_scores(self, features: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
         """(N, D) features -> (N,) distances, higher is stranger; None without a model."""
@@ -84,6 +99,7 @@ class Confidence:
             "sets": None if self.sets is None else asdict(self.sets),
             "outlier_threshold": self.outlier_threshold,
             "decision": None if self.decision is None else asdict(self.decision),
+            "tta": self.tta,
         }
 
     def tensors(self) -> State:
@@ -124,6 +140,7 @@ def read_confidence(stored: Mapping[str, Any] | None, state: State) -> Confidenc
         outliers=MahalanobisModel(**arrays) if arrays else None,
         outlier_threshold=None if threshold is None else float(threshold),
         decision=read_decision(stored.get("decision")),
+        tta=check_tta(stored.get("tta")),
     )
 
 

@@ -9,8 +9,9 @@
 The digests prove that nothing changed since the bundle was written; comparing the root digest
 with one that was kept elsewhere proves that it is the same bundle.
 
-Schema 3 brought blocks between the backbone's map and its features, schema 2 heads of several
-layers; schema 1 held `head.coef` and `head.intercept`. All of them still load.
+Schema 4 brought answers averaged over a picture and its mirror image, schema 3 blocks between the
+backbone's map and its features, schema 2 heads of several layers; schema 1 held `head.coef` and
+`head.intercept`. All of them still load.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from headstart.files import digest_file, storage_errors, write_json
 from headstart.heads import HEADS, Layers
 from headstart.records import Preprocessing
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"

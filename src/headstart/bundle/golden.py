@@ -21,14 +21,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 
 from headstart.backbones import Network
 from headstart.bundle.confidence import Confidence
 from headstart.data import decode
-from headstart.data.preparing import square_pixels
-from headstart.heads import Layers, head_logits
+from headstart.data.preparing import Order, prepare_picture
+from headstart.heads import Layers, mean_logits
 from headstart.inference import FeatureExtractor
 from headstart.runtime import choose_execution
 
@@ -72,9 +71,10 @@ def make_golden(network: Network, layers: Layers, confidence: Confidence) -> dic
     """The picture and its answer, for `bundle.json`."""
     picture = golden_picture()
     extractor = FeatureExtractor(network, choose_execution("cpu", "float32"))
-    pixels = square_pixels(picture, NAME, None, network.preprocessing, decode)
-    features = extractor.forward(torch.from_numpy(pixels[None].copy()))
-    answer = confidence.probabilities(head_logits(features, layers))[0]
+    order = Order(preprocessing=network.preprocessing, views=confidence.views)
+    pixels = prepare_picture(picture, NAME, None, order, decode).pixels
+    features = extractor.forward_views(pixels[None])
+    answer = confidence.probabilities(mean_logits(features, layers))[0]
     return {
         "picture": base64.b64encode(picture).decode(),
         "probabilities": [float(value) for value in answer],

@@ -1,6 +1,7 @@
 """A bundle's ONNX file as the forward pass: the same pictures, features and answers.
 
-The graph gives features, rounded to 16 bits as everywhere; what follows them (head, temperature,
+The graph gives features, rounded to 16 bits as everywhere (of a model that averages over mirror
+images those of both, in one run); what follows them (head, temperature,
 sets, strangeness) is computed from the bundle as for PyTorch, so that one engine differs from the
 other by the network's rounding alone. The graph's own probabilities are for those who run the
 file without Headstart; `parity.json` in the bundle says how near all three are.
@@ -25,7 +26,7 @@ import torch
 from headstart.errors import BundleError, MissingExtraError, UsageError, WeightsError
 from headstart.inference import Extractor
 from headstart.inference.extractor import HALF_MAX
-from headstart.records import Preprocessing
+from headstart.records import Bytes8, Preprocessing
 from headstart.runtime import usable_cores
 
 TORCH = "torch"
@@ -35,8 +36,8 @@ RESIZING_FILE = "model-resize.onnx"
 PARITY_FILE = "parity.json"
 ENGINE_FILES = {"onnx": ONNX_FILE, "onnx-int8": INT8_FILE}
 ENGINES = (TORCH, *ENGINE_FILES)
-INPUT, FEATURES, PROBABILITIES, OUTLIER_SCORE = (
-    "pixels", "features", "probabilities", "outlier_score",
+INPUT, FEATURES, MIRRORED_FEATURES, PROBABILITIES, OUTLIER_SCORE = (
+    "pixels", "features", "mirrored_features", "probabilities", "outlier_score",
 )  # fmt: skip
 METADATA_VERSION = 1
 BATCH_SIZE = 64
@@ -84,7 +85,25 @@ class OnnxExtractor(Extractor):
         Raises:
             WeightsError: a feature is not finite or does not fit 16 bits.
         """
-        (values,) = self.session.run([FEATURES], {INPUT: pixels.cpu().numpy()})
+        return self._run(pixels.cpu().numpy(), [FEATURES])[:, 0]
+
+    def forward_views(self, pixels: Bytes8) -> npt.NDArray[np.float16]:
+        """(B, A, H, W, 3) uint8 pixels of the A views of the bundle -> (B, A, D) float16 features.
+
+        The graph mirrors pictures by itself, so only whole ones are given to it.
+
+        Raises:
+            WeightsError: a feature is not finite or does not fit 16 bits.
+        """
+        names = [FEATURES, MIRRORED_FEATURES][: pixels.shape[1]]
+        whole = np.ascontiguousarray(pixels[:, 0])
+        size = self.batch_size
+        parts = [self._run(whole[i : i + size], names) for i in range(0, len(whole), size)]
+        return np.concatenate(parts)
+
+    def _run(self, pixels: Bytes8, names: list[str]) -> npt.NDArray[np.float16]:
+        """(B, A, D) some outputs of the graph."""
+        values = np.stack(self.session.run(names, {INPUT: pixels}), axis=1)
         if not (np.abs(values) < HALF_MAX).all():
             raise WeightsError(
                 f"The features of '{self.path}' do not fit 16 bits. Check the weights, or answer "
@@ -155,12 +174,14 @@ def check_graph(
     inputs = {i.name: (list(i.shape), i.type) for i in session.get_inputs()}
     outputs = {o.name: list(o.shape) for o in session.get_outputs()}
     shape, kind = inputs.get(INPUT, ([], ""))
+    views = [FEATURES, *([MIRRORED_FEATURES] if averages(about) else [])]
     good = {
         "class names": stored.get("class_names") == list(about["class_names"]),
         "preprocessing": stored.get("preprocessing") == about["preprocessing"],
         "decoder version": stored.get("decoder_version") == about["decoder_version"],
         "input": len(inputs) == 1 and shape[1:] == [size, size, 3] and kind == "tensor(uint8)",
-        "features": outputs.get(FEATURES, [])[1:] == [width],
+        "averaging over views": bool(stored.get("tta")) == averages(about),
+        "features": all(outputs.get(name, [])[1:] == [width] for name in views),
     }
     for name, fits in good.items():
         if not fits:
@@ -168,6 +189,11 @@ def check_graph(
                 f"'{path}' does not fit the bundle beside it: its {name} differs. "
                 "Export the bundle again from its run."
             )
+
+
+def averages(about: Mapping[str, Any]) -> bool:
+    """Whether the answers of a bundle are averaged over mirror images."""
+    return bool((about.get("confidence") or {}).get("tta"))
 
 
 def read_metadata(path: Path, session: Any) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""`headstart compare`: backbones x strategies on the same folds, one table, one recommendation."""
+"""`headstart compare`: backbones x strategies on the same folds, one table, one recommendation.
+
+With `--quick` backbones alone, on a part of the training images: `headstart.cli.quick`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from headstart.errors import UsageError
 NAME = "compare"
 EXAMPLE = (
     "Example: headstart compare --data flowers/ --model mini,ResNet50 --strategy probe,partial "
-    "--out runs/which"
+    "--out runs/which\n\n"
+    "Example: headstart compare --quick --data flowers/ --model mini,ResNet50,EfficientNetB0"
 )
 INTERRUPTED = 130
 
@@ -28,6 +32,8 @@ LISTS = {
     "model": "Backbones with commas between, NAME@none for other weights than the rest; see "
     "`headstart models`.  [default: mini]",
     "strategy": "Strategies with commas between, as in probe,partial,full.  [default: probe]",
+    "max_images": "Take a sample of about so many images.  [default: all; with --quick 1,000 to "
+    "learn from]",
 }
 OPTIONS = tuple(
     dataclasses.replace(option, help=LISTS.get(option.name, option.help)) for option in RUN_OPTIONS
@@ -38,6 +44,10 @@ OPTIONS = tuple(
 def command(
     given: dict[str, Any],
     *,
+    quick: bool = typer.Option(
+        False, "--quick", help="Which backbone? Neighbours, probe and LogME on a part of the "
+        "training images; the test part stays closed."
+    ),
     vary: Texts = typer.Option(
         None, help="A setting of the model with several values, as in image_size=64,96; again for "
         "a second one."
@@ -60,6 +70,13 @@ def command(
     from headstart.cli.printing import print_json
     from headstart.progress import for_terminal
 
+    if quick:
+        from headstart.cli.quick import choose
+
+        switches = {"test_all": test_all or None, "resume": resume or None}
+        refused = {"vary": vary, "repeats": repeats, "fast": fast, **switches}
+        choose(given, refused, out, json=json)
+        return
     own = {"vary": pairs_of(vary), "repeats": repeats, "fast": fast}
     asked = gather(given, {k: v for k, v in own.items() if v is not None}, out, resume=resume)
     try:
@@ -93,20 +110,20 @@ def gather(given: dict[str, Any], own: dict[str, Any], out: str | None, *, resum
         if (Path(out) / "comparison.json").exists() or "data" not in given:
             stored = asked_before(Path(out))
     plural = {"model": "models", "strategy": "strategies"}
-    lists = {plural[name]: split_list(given.pop(name)) for name in LISTS if name in given}
+    lists = {plural[name]: split_list(given.pop(name)) for name in plural if name in given}
     settings = {**stored.pop("settings", {}), **given}
     if "data" not in settings:
         raise UsageError(
             "`--data` is missing: name a folder of class folders, or 'digits' to try it out."
         )
-    place = out or default_out(settings["data"])
+    place = out or default_out(settings["data"], NAME)
     return ComparisonSettings(**{**stored, **lists, **own, "settings": settings, "out": place})
 
 
-def default_out(data: str) -> str:
-    """`runs/compare-DATA-TIME`."""
+def default_out(data: str, kind: str) -> str:
+    """`runs/KIND-DATA-TIME`."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(data).resolve().name)
-    return str(Path("runs") / f"compare-{name}-{datetime.now():%Y%m%d-%H%M%S}")
+    return str(Path("runs") / f"{kind}-{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def split_list(text: str) -> list[str]:

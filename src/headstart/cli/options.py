@@ -86,6 +86,9 @@ MODEL = (
     SettingOption("compile", Switch, "Compile the part of the network that learns; worth it for "
                   "many epochs.  [default: no]"),
     SettingOption("train", Text, "More of fine-tuning, as in momentum=0.8,clip_norm=1."),
+    SettingOption("views", Text, "Views of each training image that a head is fitted on beside the "
+                  "whole: flip, crops:4 or flip,crops:4."),
+    SettingOption("tta", Text, "flip: average every answer over the picture and its mirror image."),
     SettingOption("class_weights", Text, "none or balanced.  [default: none]"),
 )  # fmt: skip
 TRUST = (

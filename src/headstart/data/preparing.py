@@ -1,8 +1,9 @@
 """What becomes of an image before a network sees it: decoded, cut out, resized, fingerprinted.
 
 The same few lines run in a thread and in a decoder process, so both give the same bytes. Of a large
-JPEG only as many pixels are decoded as the network's square needs (`least_side`); a fingerprint is
-always that of the whole picture.
+JPEG only as many pixels are decoded as the square of the whole picture needs (`least_side`), twice
+its side at least, so that crops of that are no enlargements; a fingerprint is always that of the
+whole picture.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from headstart.data.boxes import Box, crop_to_box, named_box
 from headstart.data.decoding import decoded_scale
 from headstart.data.fingerprints import fingerprint
 from headstart.data.resizing import resize_pixels
+from headstart.data.views import WHOLE, View, view_pixels
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 
 Decode = Callable[..., tuple[Image.Image, ImageFacts]]
@@ -29,11 +31,13 @@ class Order:
     Attributes:
         preprocessing: of the network that will see it.
         fingerprint: whether its fingerprint is wanted too.
+        views: V of them, each a square of its own.
         second: of another network that will see it as well.
     """
 
     preprocessing: Preprocessing
     fingerprint: bool = False
+    views: tuple[View, ...] = (WHOLE,)
     second: Preprocessing | None = None
 
 
@@ -43,7 +47,7 @@ class PreparedPicture:
 
     Attributes:
         facts: what decoding found.
-        pixels: (size, size, 3) uint8.
+        pixels: (V, size, size, 3) uint8, a square a view.
         record: its fingerprint, b"" where none was wanted.
         second: (size, size, 3) uint8 for the other network, None where there is none.
     """
@@ -79,7 +83,7 @@ def prepare_picture(
     second = order.second
     return PreparedPicture(
         facts=facts,
-        pixels=resize_pixels(seen(least), order.preprocessing),
+        pixels=view_pixels(seen(least), facts.digest, order.views, order.preprocessing),
         record=fingerprint(seen(None), source) if order.fingerprint else b"",
         second=None if second is None else resize_pixels(seen(least_side(second, box)), second),
     )
@@ -106,4 +110,6 @@ def square_pixels(
     Raises:
         DecodingError: the image cannot be decoded.
     """
-    return prepare_picture(source, path, box, Order(preprocessing=preprocessing), decode).pixels
+    order = Order(preprocessing=preprocessing)
+    whole: Bytes8 = prepare_picture(source, path, box, order, decode).pixels[0]
+    return whole

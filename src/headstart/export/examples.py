@@ -85,7 +85,8 @@ state = {{k: v.float() if v.dtype == torch.float16 else v for k, v in state.item
 {build}
 network.load_state_dict({{k[9:]: v for k, v in state.items() if k.startswith("backbone.")}})
 network.eval()
-how, temperature = about["preprocessing"], about.get("confidence", {{}}).get("temperature", 1.0)
+how, sure = about["preprocessing"], about.get("confidence", {{}})
+temperature, mirrors = sure.get("temperature", 1.0), sure.get("tta") == "flip"
 
 for path in sys.argv[1:]:
     image, side = Image.open(path), 2 * how["size"]
@@ -94,13 +95,14 @@ for path in sys.argv[1:]:
     image = ImageOps.exif_transpose(image).convert("RGB")
     kernel = Image.Resampling[how["interpolation"].upper()]
     pixels = np.array(image.resize((how["size"], how["size"]), kernel))
-    x = (torch.from_numpy(pixels) / 255 - torch.tensor(how["mean"])) / torch.tensor(how["std"])
+    views = np.stack([pixels, pixels[:, ::-1]] if mirrors else [pixels])
+    x = (torch.from_numpy(views) / 255 - torch.tensor(how["mean"])) / torch.tensor(how["std"])
     with torch.inference_mode():
-        values = network(x.permute(2, 0, 1)[None]).half().float()
+        values = network(x.permute(0, 3, 1, 2)).half().float()
     for number in range(about["head"]["num_layers"]):
         values = values.relu() if number else values
         values = values @ state[f"head.{{number}}.weight"].T + state[f"head.{{number}}.bias"]
-    chances = (values[0] / temperature).softmax(0)
+    chances = (values.mean(0) / temperature).softmax(0)
     answer = {{"path": path, "class": about["class_names"][chances.argmax()]}}
     answer["probabilities"] = dict(zip(about["class_names"], chances.tolist()))
     print(json.dumps(answer))

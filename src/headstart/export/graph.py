@@ -4,8 +4,12 @@
       -> (pixels / 255 - mean) / std -> network -> features, rounded to 16 bits and back
       -> head -> / temperature -> softmax
     probabilities  (B, C) float32, the bundle's class order
-    features       (B, D) float32
+    features       (B, D) float32, of the whole picture
     outlier_score  (B,) float32, where the bundle can tell strange pictures
+
+Of a bundle that averages over mirror images the graph mirrors the pixels itself: 2 B squares go
+through the one network, logits and features are averaged behind it, and `mirrored_features` stands
+beside `features`.
 
 B is free: the graph is traced with two pictures, because a batch of one would be taken for a
 constant. Features are rounded as everywhere in Headstart; without that every probability would
@@ -35,6 +39,7 @@ from headstart.bundle.onnx_engine import (
     FEATURES,
     INPUT,
     METADATA_VERSION,
+    MIRRORED_FEATURES,
     ONNX_FILE,
     OUTLIER_SCORE,
     PROBABILITIES,
@@ -60,22 +65,36 @@ class Answering(nn.Module):
         self.network = network.module
         self.preprocessing = network.preprocessing
         self.temperature = confidence.temperature
+        self.averages = confidence.tta is not None
         self.head = nn.ModuleList(dense(weight, bias) for weight, bias in classifier.head.layers)
         self.strangeness = None
         if confidence.outliers is not None:
             self.strangeness = Strangeness(confidence.outliers)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """(B, H, W, 3) uint8 -> (B, C), (B, D) and, where there is a model of it, (B,)."""
+        """(B, H, W, 3) uint8 -> (B, C), (B, D), as `output_names` lists them."""
+        if self.averages:
+            pixels = torch.cat([pixels, pixels.flip(2)])
         x = normalise(pixels, self.preprocessing).contiguous()
         features = self.network(x).half().float()
-        values = features
+        logits = features
         for position, layer in enumerate(self.head):
-            values = layer(torch.relu(values) if position else values)
-        probabilities = torch.softmax(values / self.temperature, dim=1)
-        if self.strangeness is None:
-            return probabilities, features
-        return probabilities, features, self.strangeness(features)
+            logits = layer(torch.relu(logits) if position else logits)
+        given, mean = [features], features
+        if self.averages:
+            logits = logits.unflatten(0, (2, -1)).mean(dim=0)
+            both = features.unflatten(0, (2, -1))
+            given, mean = [both[0], both[1]], both.mean(dim=0)
+        probabilities = torch.softmax(logits / self.temperature, dim=1)
+        strange = [] if self.strangeness is None else [self.strangeness(mean)]
+        return probabilities, *given, *strange
+
+    @property
+    def output_names(self) -> list[str]:
+        """Of the graph, in the order of `forward`."""
+        mirrored = [MIRRORED_FEATURES] if self.averages else []
+        strange = [OUTLIER_SCORE] if self.strangeness is not None else []
+        return [PROBABILITIES, FEATURES, *mirrored, *strange]
 
 
 class Strangeness(nn.Module):
@@ -148,9 +167,8 @@ def write_graph(
     module = Answering(classifier).eval()
     size = classifier.extractor.preprocessing.size
     example = torch.zeros(TRACED_WITH, size, size, 3, dtype=torch.uint8)
-    names = [PROBABILITIES, FEATURES] + ([OUTLIER_SCORE] if module.strangeness else [])
     try:
-        program = trace(module, example, names)
+        program = trace(module, example, module.output_names)
     except MemoryError:
         raise
     except Exception as error:  # the exporter's errors have no common root
@@ -203,6 +221,7 @@ def describe_answering(classifier: Classifier) -> dict[str, str]:
         f"{size} px ({resampling}, antialiased as Pillow does)",
         "decoder_version": about["decoder_version"],
         "temperature": confidence.temperature,
+        "tta": confidence.tta,
         "sets": None if confidence.sets is None else asdict(confidence.sets),
         "outlier_threshold": confidence.outlier_threshold,
         "backbone": about["backbone"]["name"],

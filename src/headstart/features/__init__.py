@@ -1,13 +1,32 @@
 """The feature store and the pass that fills it."""
 
-from headstart.features.passes import extract_features
-from headstart.features.store import FeatureStore, cache_folder, clear_cache, list_cache, store_path
+from headstart.features.cache import (
+    CacheEntry,
+    Removal,
+    clear_cache,
+    describe_bytes,
+    limit_bytes,
+    list_cache,
+    parse_size,
+    trim_cache,
+)
+from headstart.features.folder import cache_folder, store_path
+from headstart.features.passes import ViewFeatures, extract_features, extract_views
+from headstart.features.store import FeatureStore
 
 __all__ = [
+    "CacheEntry",
     "FeatureStore",
+    "Removal",
+    "ViewFeatures",
     "cache_folder",
     "clear_cache",
+    "describe_bytes",
     "extract_features",
+    "extract_views",
+    "limit_bytes",
     "list_cache",
+    "parse_size",
     "store_path",
+    "trim_cache",
 ]

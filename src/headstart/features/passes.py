@@ -1,24 +1,50 @@
-"""One pass: the features of a table, read from the store or computed once and stored."""
+"""One pass: the features of a table, read from the store or computed once and stored.
+
+Every view of a picture (`headstart.data.views`) has a file of its own in the store. A picture is
+decoded once for all the views that are missing of it.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import PurePath
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from os.path import splitext
 
 import numpy as np
+import numpy.typing as npt
 
+from headstart.data.boxes import Box
 from headstart.data.decoding import DECODER_VERSION, digest_of
-from headstart.features.store import FeatureStore
+from headstart.data.views import WHOLE, View
+from headstart.errors import DataError
+from headstart.features.store import FeatureStore, Row
 from headstart.inference import FeatureExtractor, ImageSource
 from headstart.progress import Progress
-from headstart.records import Features, ImageFacts
+from headstart.records import Features, ImageFacts, Integers
 
-VIEW = "whole"
+Stores = Mapping[View, FeatureStore]
+# Told of a picture's row, what decoding found, its views and their (V, D) features.
+Taken = Callable[[int, ImageFacts, Sequence[View], npt.NDArray[np.float16]], None]
 
 
-def identity(extractor: FeatureExtractor) -> str:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ViewFeatures:
+    """Pooled features of some views of N images by one frozen network.
+
+    Attributes:
+        views: V of them.
+        values: (N, V, D) float16.
+        computed: how many of the N V went through the network now; the rest came from the store.
+    """
+
+    views: tuple[View, ...]
+    values: npt.NDArray[np.float16]
+    computed: int
+
+
+def identity(extractor: FeatureExtractor, view: View = WHOLE) -> str:
     """Everything but the image that decides its features, readable."""
     network = extractor.network
     return " | ".join(
@@ -27,29 +53,37 @@ def identity(extractor: FeatureExtractor) -> str:
             network.digest,
             network.preprocessing.key,
             f"decoder {DECODER_VERSION}",
-            VIEW,
+            view.key,
             extractor.execution.key,
         ]
     )
 
 
 def store_keys(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
-    """The key of each row: digest of its bytes, the ending of its name, and its box if it has one.
-
-    The ending belongs to it because decoding looks at it: camera files are told by it, and a wrong
-    one is noted. The box stands there bit by bit: one file with two boxes is two pictures. A row
-    that cannot be read has no key.
-    """
+    """The key of each row, see `store_key`; a row that cannot be read has none."""
     found = {}
     for row in rows:
         try:
             digest = digest_of(source.read(row))
         except OSError:
             continue
-        box = source.box_of(row)
-        region = "" if box is None else "@" + ",".join(share.hex() for share in box)
-        found[row] = digest + PurePath(source.paths[row]).suffix.casefold() + region
+        found[row] = store_key(digest, source.paths[row], source.box_of(row))
     return found
+
+
+def store_key(digest: str, path: str, box: Box | None) -> str:
+    """Digest of an image's bytes, the ending of its name, and its box if it has one.
+
+    The ending belongs to it because decoding looks at it: camera files are told by it, and a wrong
+    one is noted. The box stands there bit by bit: one file with two boxes is two pictures.
+    """
+    region = "" if box is None else "@" + ",".join(share.hex() for share in box)
+    return digest + splitext(path)[1].casefold() + region
+
+
+def with_path(record: ImageFacts, path: str) -> ImageFacts:
+    """The facts of an image under another name; `dataclasses.replace` takes four times as long."""
+    return ImageFacts(**{**vars(record), "path": path})
 
 
 def extract_features(
@@ -58,6 +92,7 @@ def extract_features(
     *,
     progress: Progress,
     store: FeatureStore | None = None,
+    views: Mapping[View, Integers] | None = None,
 ) -> Features:
     """Features of every image, each computed at most once.
 
@@ -66,66 +101,204 @@ def extract_features(
         extractor: network and device.
         progress: gets one step an image.
         store: where features are kept; None opens the user's.
+        views: further views and the rows of which they are wanted. They are computed along with
+            the whole pictures and stored; `extract_views` reads them.
 
     Raises:
         StorageError: the disk is full; what was stored before stays.
     """
     begun = time.perf_counter()
-    own = store is None
-    store = store or FeatureStore(identity(extractor), extractor.network.num_features)
-    try:
-        return _fill(source, extractor, progress, store, begun)
-    finally:
-        if own:
-            store.close()
+    views = views or {}
+    with open_stores(extractor, list(views), progress) as stores, ExitStack() as own:
+        if store is None:
+            store = own.enter_context(closing(open_store(extractor, WHOLE, progress)))
+        return _fill(source, extractor, progress, {WHOLE: store, **stores}, views, begun)
+
+
+def extract_views(
+    source: ImageSource,
+    facts: Sequence[ImageFacts],
+    extractor: FeatureExtractor,
+    views: Sequence[View],
+    *,
+    progress: Progress,
+) -> ViewFeatures:
+    """Features of some views of images that were decoded before, mostly from the store.
+
+    Args:
+        source: N images.
+        facts: N records of them, without problems; no file is read where all is stored.
+        extractor: network and device.
+        views: V of them.
+        progress: gets one step an image that is decoded again.
+
+    Raises:
+        DataError: one cannot be decoded any more.
+        StorageError: the disk is full; what was stored before stays.
+    """
+    width = extractor.network.num_features
+    values = np.zeros((len(source), len(views), width), dtype=np.float16)
+    keys = {
+        row: store_key(record.digest, source.paths[row], source.box_of(row))
+        for row, record in enumerate(facts)
+    }
+    filled = np.zeros(values.shape[:2], dtype=bool)
+    places = {view: place for place, view in enumerate(views)}
+
+    def take(row: int, record: ImageFacts, made: Sequence[View], vectors: Row) -> None:
+        if record.problem:
+            raise DataError(
+                f"'{record.path}' could be read a moment ago and cannot now ({record.problem}). "
+                "Leave the files alone while a run reads them, and go on with --resume."
+            )
+        at = [places[view] for view in made]
+        values[row, at], filled[row, at] = vectors, True
+
+    with open_stores(extractor, views, progress) as stores:
+        for view in views:
+            known = stores[view].get(sorted(set(keys.values())))
+            for row, key in keys.items():
+                if key in known:
+                    take(row, facts[row], (view,), known[key][0][None])
+        missing = {
+            row: tuple(view for view, place in places.items() if not filled[row, place])
+            for row in range(len(source))
+        }
+        first_of = first_rows(keys, {row: lacks for row, lacks in missing.items() if lacks})
+        wanted = {row: missing[row] for row in first_of.values()}
+        _compute(source, extractor, progress, stores, wanted, keys, take)
+    for row, place in zip(*np.nonzero(~filled), strict=True):
+        values[row, place] = values[first_of[keys[row]], place]
+    return ViewFeatures(
+        views=tuple(views), values=values, computed=sum(len(lacks) for lacks in wanted.values())
+    )
+
+
+def open_store(extractor: FeatureExtractor, view: View, progress: Progress) -> FeatureStore:
+    """The user's store of one view."""
+    name, width = identity(extractor, view), extractor.network.num_features
+    return FeatureStore(name, width, note=progress.note)
+
+
+@contextmanager
+def open_stores(
+    extractor: FeatureExtractor, views: Sequence[View], progress: Progress
+) -> Iterator[Stores]:
+    """The user's stores of some views, closed afterwards."""
+    with ExitStack() as stack:
+        opened = {view: open_store(extractor, view, progress) for view in views}
+        for store in opened.values():
+            stack.enter_context(closing(store))
+        yield opened
+
+
+def first_rows(keys: Mapping[int, str], rows: Mapping[int, object]) -> dict[str, int]:
+    """The first of the rows with each key: identical files go through the network once."""
+    found: dict[str, int] = {}
+    for row in rows:
+        found.setdefault(keys[row], row)
+    return found
 
 
 def _fill(
     source: ImageSource,
     extractor: FeatureExtractor,
     progress: Progress,
-    store: FeatureStore,
+    stores: Stores,
+    views: Mapping[View, Integers],
     begun: float,
 ) -> Features:
     count = len(source)
     values = np.zeros((count, extractor.network.num_features), dtype=np.float16)
     facts: list[ImageFacts | None] = [None] * count
     key_by_row = store_keys(source, range(count))
-    known = store.get(sorted(set(key_by_row.values())))
+    known = stores[WHOLE].get(sorted(set(key_by_row.values())))
     for row, key in key_by_row.items():
         if key in known:
             vector, record = known[key]
             values[row] = vector
-            facts[row] = replace(record, path=source.paths[row])
+            facts[row] = with_path(record, source.paths[row])
+    lacking = {row: (WHOLE,) for row, record in enumerate(facts) if record is None}
+    wanted = _missing(key_by_row, lacking, stores, views)
     read_s = time.perf_counter() - begun
-    first_of: dict[str, int] = {}  # identical files go through the network once
-    for row, key in key_by_row.items():
-        if facts[row] is None:
-            first_of.setdefault(key, row)
-    unread = [row for row in range(count) if row not in key_by_row]
-    rows = sorted([*first_of.values(), *unread])
-    with progress.phase(f"Features by {extractor.network.spec.name}", len(rows)) as advance:
-        for batch, batch_facts, batch_values in extractor.extract(source, rows, isolated=True):
-            fresh = []
-            for row, record, vector in zip(batch, batch_facts, batch_values, strict=True):
-                values[row], facts[row] = vector, record
-                if not record.problem and row in key_by_row:
-                    fresh.append((key_by_row[row], vector, record))
-            store.put(fresh)
-            advance(len(batch))
+
+    def take(row: int, record: ImageFacts, made: Sequence[View], vectors: Row) -> None:
+        if made[0] == WHOLE:
+            values[row], facts[row] = vectors[0], record
+
+    _compute(source, extractor, progress, stores, wanted, key_by_row, take)
+    first_of = first_rows(key_by_row, {row: None for row in wanted if row in key_by_row})
     for row, key in key_by_row.items():
         if facts[row] is None:
             twin = first_of[key]
             values[row] = values[twin]
-            facts[row] = replace(facts[twin], path=source.paths[row])  # type: ignore[type-var]
+            facts[row] = with_path(facts[twin], source.paths[row])  # type: ignore[arg-type]
     complete = tuple(record for record in facts if record is not None)
     return Features(
         values=values,
         facts=complete,
         good=np.array([not record.problem for record in complete], dtype=bool),
-        computed=len(rows),
+        computed=sum(lacks[0] == WHOLE for lacks in wanted.values()),
+        computed_views=sum(len(lacks) - (lacks[0] == WHOLE) for lacks in wanted.values()),
         seconds={
             "read": round(read_s, 3),
             "compute": round(time.perf_counter() - begun - read_s, 3),
         },
     )
+
+
+def _missing(
+    keys: Mapping[int, str],
+    lacking: Mapping[int, Sequence[View]],
+    stores: Stores,
+    views: Mapping[View, Integers],
+) -> dict[int, tuple[View, ...]]:
+    """What is to be computed of which row, in their order, the whole picture first.
+
+    Args:
+        keys: of the rows that can be read.
+        lacking: rows whose whole picture is wanted; those that cannot be read among them.
+        stores: of all views.
+        views: further ones and the rows of which they are wanted.
+    """
+    found: dict[int, list[View]] = {}
+    of_key: dict[str, int] = {}
+    for row in sorted(lacking):
+        place = of_key.setdefault(keys[row], row) if row in keys else row
+        found.setdefault(place, [WHOLE])
+    for view, rows in views.items():
+        asked = [row for row in sorted(rows.tolist()) if row in keys]
+        stored = stores[view].known(sorted({keys[row] for row in asked}))
+        for row in asked:
+            if keys[row] not in stored:
+                lacks = found.setdefault(of_key.setdefault(keys[row], row), [])
+                if view not in lacks:
+                    lacks.append(view)
+    return {row: tuple(found[row]) for row in sorted(found)}
+
+
+def _compute(
+    source: ImageSource,
+    extractor: FeatureExtractor,
+    progress: Progress,
+    stores: Stores,
+    wanted: Mapping[int, tuple[View, ...]],
+    keys: Mapping[int, str],
+    take: Taken,
+) -> None:
+    """Send some views through the network, each picture decoded once, and store them."""
+    alike: dict[tuple[View, ...], list[int]] = {}
+    for row, views in wanted.items():
+        alike.setdefault(views, []).append(row)
+    with progress.phase(f"Features by {extractor.network.spec.name}", len(wanted)) as advance:
+        for views, rows in alike.items():
+            for batch, facts, values in extractor.extract_views(source, rows, views, isolated=True):
+                fresh = []
+                for row, record, vectors in zip(batch, facts, values, strict=True):
+                    take(row, record, views, vectors)
+                    if not record.problem and row in keys:
+                        fresh.append((keys[row], vectors, record))
+                for place, view in enumerate(views):
+                    entries = ((key, vectors[place], record) for key, vectors, record in fresh)
+                    stores[view].put(entries)
+                advance(len(batch))

@@ -13,7 +13,6 @@ transforms; torchvision has no grid distortion, `grid` is its elastic transform.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,18 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from headstart.data.sided import sided_note
 from headstart.errors import UsageError
 from headstart.records import Integers
 from headstart.registry import Registry
 
 MEAN_COLOUR = [124, 116, 104]  # of ImageNet; what erased boxes are filled with
-# Words in names of pictures whose mirror image is another: organs lie on a side, letters read one
-# way.
-SIDED_WORDS = frozenset(
-    ("xray", "xrays", "cxr", "radiograph", "radiographs", "radiography", "chest", "lung", "lungs",
-     "mammogram", "mammography", "pneumonia", "tuberculosis", "letter", "letters", "character",
-     "characters", "handwriting", "dicom", "mnist", "emnist", "svhn", "notmnist")
-)  # fmt: skip
 Transform = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -283,16 +276,11 @@ def flip_note(policy: str, names: Iterable[str]) -> str | None:
     """
     if not flips_sideways(policy):
         return None
-    for name in names:
-        words = re.split("[^a-z]+", name.lower().replace("x-ray", "xray"))
-        found = next((word for word in words if word in SIDED_WORDS), None)
-        if found is not None:
-            return (
-                f"The augmentation '{policy}' mirrors pictures, and '{found}' in '{name}' says "
-                "that left and right may mean something there. "
-                "Take --augment xray, or a list without 'flip', unless that is wanted."
-            )
-    return None
+    return sided_note(
+        f"The augmentation '{policy}'",
+        names,
+        "Take --augment xray, or a list without 'flip'",
+    )
 
 
 def draw_seed(*key: int) -> int:

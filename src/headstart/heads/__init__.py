@@ -21,8 +21,17 @@ from headstart.heads.halving import (
     rungs,
     successive_halving,
 )
-from headstart.heads.layers import Layers, head_logits, head_probabilities, to_probabilities
+from headstart.heads.inner import InnerRows
+from headstart.heads.layers import (
+    Layers,
+    head_logits,
+    head_probabilities,
+    mean_features,
+    mean_logits,
+    to_probabilities,
+)
 from headstart.heads.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
+from headstart.heads.logme import logme
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
 from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
 from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
@@ -52,6 +61,7 @@ __all__ = [
     "FitPlan",
     "HalvedSettings",
     "HeadSpec",
+    "InnerRows",
     "Layers",
     "LogisticFit",
     "MlpFit",
@@ -75,6 +85,9 @@ __all__ = [
     "head_logits",
     "head_probabilities",
     "k_nearest_neighbours",
+    "logme",
+    "mean_features",
+    "mean_logits",
     "nearest_class_mean",
     "penalty_path",
     "predict_logits",

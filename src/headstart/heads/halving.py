@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import UsageError
+from headstart.heads.inner import InnerRows
 from headstart.heads.layers import Layers
 from headstart.heads.mlp import MlpHistory, check_problems, fit_mlps
 from headstart.heads.mlp_folds import checked_inner
@@ -172,7 +173,7 @@ def successive_halving(
     features: Tensor,
     labels: Tensor,
     learns: Tensor,
-    inner: Tensor,
+    inner: Tensor | InnerRows,
     num_classes: int,
     candidates: Sequence[MlpSettings],
     *,
@@ -185,7 +186,8 @@ def successive_halving(
         features: (N, D) raw, float16 or float32.
         labels: (N,) int64.
         learns: (F, N) >= 0, zero on the rows that the fold is scored on.
-        inner: (F, N) bool, rows of each training part that choose.
+        inner: (F, N) bool, rows of each training part that choose; `InnerRows` where rows are
+            views of images.
         num_classes: C.
         candidates: S settings of equal `epochs`.
         seed: of everything random; a fold draws from its own streams, whatever the setting.
@@ -196,13 +198,15 @@ def successive_halving(
         UsageError: epochs that differ, or a fold in which every setting diverged.
     """
     check_problems(features, labels, learns, num_classes)
-    inner = checked_inner(learns, inner)
+    inner = InnerRows.of(inner)
+    chooses = checked_inner(learns, inner.chooses)
     lengths = {settings.epochs for settings in candidates}
     if len(lengths) != 1:
         raise UsageError(
             f"The settings to halve must have equal `epochs`, got {sorted(lengths)}. Correct them."
         )
-    race = _Race(features, labels, learns * ~inner, inner, num_classes, candidates, seed)
+    learnt = learns * ~inner.left_out
+    race = _Race(features, labels, learnt, chooses, num_classes, candidates, seed)
     steps = rungs(len(candidates), lengths.pop())
     total = len(learns) * sum(rung.num_settings * rung.epochs for rung in steps)
     alive = torch.ones(len(learns), len(candidates), dtype=torch.bool)

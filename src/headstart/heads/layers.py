@@ -36,6 +36,22 @@ def head_logits(features: npt.NDArray[np.floating], layers: Layers) -> npt.NDArr
     return logits
 
 
+def mean_logits(features: npt.NDArray[np.floating], layers: Layers) -> npt.NDArray[np.float64]:
+    """(N, V, D) features of V views of each image -> (N, C) mean logits over the views."""
+    count, views, width = features.shape
+    logits = head_logits(features.reshape(count * views, width), layers)
+    means: npt.NDArray[np.float64] = logits.reshape(count, views, -1).mean(axis=1)
+    return means
+
+
+def mean_features(features: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """(N, V, D) features of V views of each image -> (N, D) means: float32, as given for V = 1."""
+    if features.shape[1] == 1:
+        return features[:, 0]
+    means: npt.NDArray[np.float32] = features.mean(axis=1, dtype=np.float32)
+    return means
+
+
 def head_probabilities(
     features: npt.NDArray[np.floating], layers: Layers
 ) -> npt.NDArray[np.float32]:

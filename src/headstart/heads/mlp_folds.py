@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError
+from headstart.heads.inner import InnerRows
 from headstart.heads.layers import Layers
 from headstart.heads.mlp import MlpFit, MlpHistory, check_problems, fit_mlps
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
@@ -54,7 +55,7 @@ def fit_mlp_folds(
     features: Tensor,
     labels: Tensor,
     learns: Tensor,
-    inner: Tensor | None,
+    inner: Tensor | InnerRows | None,
     num_classes: int,
     settings: MlpSettings,
     *,
@@ -69,6 +70,7 @@ def fit_mlp_folds(
         learns: (F, N) >= 0, zero on the rows that the fold is scored on.
         inner: (F, N) bool. With `choose_epochs`, the rows of each training part that choose.
             Without, rows whose figures follow each epoch (curves), or None; they choose nothing.
+            `InnerRows` where rows are views of images.
         num_classes: C.
         settings: of all folds.
         seed: of everything random; a fold draws from its own streams.
@@ -80,20 +82,22 @@ def fit_mlp_folds(
     """
     check_problems(features, labels, learns, num_classes)
     data = (features, labels)
+    chooses = inner.chooses if isinstance(inner, InnerRows) else inner
     if not settings.choose_epochs:
-        plan = FitPlan(score_rows=inner)
+        plan = FitPlan(score_rows=chooses)
         fit = fit_mlps(
             *data, learns, num_classes, settings, seed=seed, plan=plan, on_epoch=on_epoch
         )
         return MlpFolds(fit=fit, epochs=fit.num_epochs, inner_history=None)
-    inner = checked_inner(learns, inner)
+    chooses = checked_inner(learns, chooses)
+    left_out = inner.left_out if isinstance(inner, InnerRows) else chooses
     search = fit_mlps(
         *data,
-        learns * ~inner,
+        learns * ~left_out,
         num_classes,
         settings,
         seed=seed,
-        plan=FitPlan(score_rows=inner),
+        plan=FitPlan(score_rows=chooses),
         on_epoch=on_epoch,
     )
     plan = FitPlan(epochs=search.best_epoch.tolist())

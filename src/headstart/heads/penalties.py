@@ -25,6 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from headstart.heads.inner import InnerRows
 from headstart.heads.logistic import (
     MAX_ITERATIONS,
     LogisticFit,
@@ -157,7 +158,7 @@ def fit_with_chosen_penalty(
     features: Tensor | RotatedFeatures,
     labels: Tensor,
     train_weights: Tensor,
-    inner_held_out: Tensor,
+    inner_held_out: Tensor | InnerRows,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -171,7 +172,8 @@ def fit_with_chosen_penalty(
         labels: (N,) int64.
         train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
         inner_held_out: (F, N) bool, rows of the fold's training part that choose; or (F, J, N)
-            for J parts that choose together, each held out from fits of its own.
+            for J parts that choose together, each held out from fits of its own; `InnerRows`
+            where rows are views of images.
         penalties: (P,) candidates, see `penalty_path`.
         num_classes: C.
         tolerance: as in `fit_logistic`, of the folds' heads.
@@ -180,16 +182,16 @@ def fit_with_chosen_penalty(
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
     """
-    held_out = inner_held_out if inner_held_out.ndim == 3 else inner_held_out[:, None]
-    _check_inner(train_weights, held_out)
+    inner = InnerRows.of(inner_held_out).in_parts()
+    _check_inner(train_weights, inner.chooses)
     if isinstance(features, Tensor):
         features = rotate_features(features)
     penalties = penalties.to(features.raw.device)
     found = _search(
         features,
         labels,
-        train_weights,
-        held_out,
+        train_weights[:, None] * ~inner.left_out,
+        inner.chooses,
         penalties,
         num_classes,
         tolerances=(max(tolerances[0], tolerance), max(tolerances[1], tolerance)),
@@ -263,8 +265,8 @@ class _Found:
 def _search(
     features: RotatedFeatures,
     labels: Tensor,
-    train_weights: Tensor,
-    held_out: Tensor,
+    weights: Tensor,
+    chooses: Tensor,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -275,16 +277,14 @@ def _search(
     Args:
         features: (N, D), rotated.
         labels: (N,).
-        train_weights: (F, N).
-        held_out: (F, J, N) bool.
+        weights: (F, J, N), of the training part less what is held out.
+        chooses: (F, J, N) bool.
         penalties: (P,).
         num_classes: C.
         tolerances: of the two looks.
     """
-    num_folds, num_parts, _ = held_out.shape
-    shape = (num_folds, num_parts, len(penalties))
-    rows = (train_weights[:, None] * ~held_out).flatten(0, 1)  # (F J, N)
-    parts = held_out.flatten(0, 1)
+    shape = (*chooses.shape[:2], len(penalties))
+    rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
     of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
     candidates = penalties.repeat(len(rows))
     data = (features, labels)

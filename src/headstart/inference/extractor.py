@@ -14,8 +14,9 @@ from __future__ import annotations
 import copy
 import errno
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -31,6 +32,7 @@ from headstart.data.decoding import DecodingError, check_whole_files, decode
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import shared_pool
 from headstart.data.preparing import Order, PreparedPicture, prepare_picture
+from headstart.data.views import WHOLE, View
 from headstart.errors import WeightsError
 from headstart.inference.preprocessing import normalise
 from headstart.records import Bytes8, ImageFacts, Preprocessing
@@ -102,6 +104,7 @@ def read_regular(path: Path) -> bytes:
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
+Views = tuple[View, ...]
 Waiting = deque[tuple[list[int], list[Future[list[Prepared]]]]]
 
 
@@ -125,6 +128,15 @@ class Extractor:
         """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features."""
         raise NotImplementedError
 
+    def forward_views(self, pixels: Bytes8) -> npt.NDArray[np.float16]:
+        """(B, V, H, W, 3) uint8 pixels of V views of each picture -> (B, V, D) float16 features."""
+        squares = pixels.reshape(-1, *pixels.shape[2:])
+        parts = [
+            self.forward(torch.from_numpy(squares[start : start + self.batch_size]))
+            for start in range(0, len(squares), self.batch_size)
+        ]
+        return np.concatenate(parts).reshape(*pixels.shape[:2], -1)
+
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
 
@@ -142,6 +154,14 @@ class Extractor:
             rows: which of them.
             isolated: decode encoded images in a process that can be killed.
         """
+        found = self.prepare_views(source, rows, (WHOLE,), isolated=isolated)
+        return [(facts, None if pixels is None else pixels[0]) for facts, pixels in found]
+
+    def prepare_views(
+        self, source: ImageSource, rows: Sequence[int], views: Views, *, isolated: bool = True
+    ) -> list[Prepared]:
+        """As `prepare_many`, a (V, size, size, 3) block of V views for each image."""
+        order = replace(self.order, views=views)
         found: dict[int, Prepared] = {}
         waiting: list[tuple[int, Item]] = []
         held = 0
@@ -153,22 +173,24 @@ class Extractor:
                     waiting.append((row, Item(data=data, path=path, box=box)))
                     held += len(data)
                 else:
-                    picture = prepare_picture(data, path, box, self.order, decode)
+                    picture = prepare_picture(data, path, box, order, decode)
                     found[row] = self._prepared(path, box, picture)
             except (DecodingError, OSError, MemoryError) as error:
                 found[row] = _unusable(path, error)
             if held > TASK_BYTES:
-                found.update(self._handed_over(waiting))
+                found.update(self._handed_over(waiting, order))
                 waiting, held = [], 0
-        found.update(self._handed_over(waiting))
+        found.update(self._handed_over(waiting, order))
         return [found[row] for row in rows]
 
-    def _handed_over(self, waiting: list[tuple[int, Item]]) -> Iterator[tuple[int, Prepared]]:
+    def _handed_over(
+        self, waiting: list[tuple[int, Item]], order: Order
+    ) -> Iterator[tuple[int, Prepared]]:
         """What a process makes of some images."""
         if not waiting:
             return
         check_whole_files()
-        answers = shared_pool().prepare([item for _, item in waiting], self.order)
+        answers = shared_pool().prepare([item for _, item in waiting], order)
         for (row, item), answer in zip(waiting, answers, strict=True):
             yield row, self._prepared(item.path, item.box, answer)
 
@@ -194,6 +216,19 @@ class Extractor:
             The batch's rows, their facts, and (B, D) float16 features; a row that could not be
             decoded has a problem in its facts and zeros for features.
         """
+        whole = self.extract_views(source, rows, (WHOLE,), isolated=isolated)
+        for batch, facts, values in whole:
+            yield batch, facts, values[:, 0]
+
+    def extract_views(
+        self,
+        source: ImageSource,
+        rows: Sequence[int],
+        views: Views,
+        *,
+        isolated: bool | None = None,
+    ) -> Iterator[tuple[list[int], list[ImageFacts], npt.NDArray[np.float16]]]:
+        """As `extract`, each picture decoded once for V views: features are (B, V, D) float16."""
         size = self.batch_size
         isolated = len(rows) > FEW if isolated is None else isolated
         batches = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
@@ -201,39 +236,25 @@ class Extractor:
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         waiting: Waiting = deque()
         upcoming = iter(batches)
+        prepare = partial(self.prepare_views, source, views=views, isolated=isolated)
+        each = TASK_IMAGES if isolated else 1
         try:
             for _ in range(BATCHES_AHEAD):
-                self._submit(pool, source, upcoming, waiting, isolated=isolated)
+                _submit(pool, prepare, upcoming, waiting, each)
             while waiting:
                 batch, futures = waiting.popleft()
                 prepared = [one for future in futures for one in future.result()]
-                self._submit(pool, source, upcoming, waiting, isolated=isolated)
-                yield batch, [facts for facts, _ in prepared], self._forward_good(prepared)
+                _submit(pool, prepare, upcoming, waiting, each)
+                yield batch, [facts for facts, _ in prepared], self._forward_good(prepared, views)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _submit(
-        self,
-        pool: ThreadPoolExecutor,
-        source: ImageSource,
-        upcoming: Iterator[list[int]],
-        waiting: Waiting,
-        *,
-        isolated: bool,
-    ) -> None:
-        batch = next(upcoming, None)
-        if batch is not None:
-            size = TASK_IMAGES if isolated else 1
-            tasks = [batch[i : i + size] for i in range(0, len(batch), size)]
-            prepare = partial(self.prepare_many, isolated=isolated)
-            waiting.append((batch, [pool.submit(prepare, source, rows) for rows in tasks]))
-
-    def _forward_good(self, prepared: Sequence[Prepared]) -> npt.NDArray[np.float16]:
-        values = np.zeros((len(prepared), self.num_features), dtype=np.float16)
+    def _forward_good(self, prepared: Sequence[Prepared], views: Views) -> npt.NDArray[np.float16]:
+        values = np.zeros((len(prepared), len(views), self.num_features), dtype=np.float16)
         good = [i for i, (_, pixels) in enumerate(prepared) if pixels is not None]
         if good:
             stacked = np.stack([pixels for _, pixels in prepared if pixels is not None])
-            values[good] = self.forward(torch.from_numpy(stacked))
+            values[good] = self.forward_views(stacked)
         return values
 
 
@@ -278,6 +299,20 @@ class FeatureExtractor(Extractor):
             )
         half: npt.NDArray[np.float16] = values.half().cpu().numpy()
         return half
+
+
+def _submit(
+    pool: ThreadPoolExecutor,
+    prepare: Callable[[Sequence[int]], list[Prepared]],
+    upcoming: Iterator[list[int]],
+    waiting: Waiting,
+    each: int,
+) -> None:
+    """Have the next batch prepared, some images a task; nothing where there is none."""
+    batch = next(upcoming, None)
+    if batch is not None:
+        tasks = [batch[i : i + each] for i in range(0, len(batch), each)]
+        waiting.append((batch, [pool.submit(prepare, rows) for rows in tasks]))
 
 
 def _unusable(path: str, error: Exception) -> Prepared:

@@ -126,6 +126,12 @@ def preprocessing(run: StoredRun) -> str:
     whole = "the whole picture, its shape not kept" if stored.get("resize") == "squash" else ""
     resize = ", ".join(filter(None, [str(stored.get("resize", "")), whole]))
     done = f" Before that: {listed(treated, 5)}." if treated else ""
+    views = run.record.get("views")
+    if views:
+        done += (
+            f" The head was fitted on {views['learnt']} of each image to learn from; every answer "
+            f"rests on {views['answers']}."
+        )
     return (
         "Images were decoded to upright 8-bit RGB, resized to "
         f"{size} x {size} px ({resize}; {stored.get('interpolation', '')}, antialiased) and "

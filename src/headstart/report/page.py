@@ -224,11 +224,14 @@ def reproduction(run: StoredRun, answers: Mapping[str, str]) -> list[tuple[str, 
     choice = record.get("choice") or {}
     engine = record.get("engine") or {}
     groups = follow_groups(run)
+    views = record.get("views") or {}
+    told = f"learnt from {views.get('learnt')}; answers of {views.get('answers')}" if views else ""
     pairs = [
         ("Command", command_of(run)),
         ("Again", f"headstart run --from {run.folder.name}/run.json --out NEW"),
         ("Seed", str(record.get("seed"))),
         ("Folds", str(run.metrics["cross_validation"].get("num_folds", ""))),
+        ("Views of each image", told),
         ("Groups", f"{groups.total:,}" if groups.total else "none given"),
         ("Test part", str(run.metrics["test"].get("origin", "held out"))),
         ("Test part opened", f"{record['test_openings']} \u00d7"),

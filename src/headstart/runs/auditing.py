@@ -77,6 +77,22 @@ def audit_run(
             )
         return None
     audit = audit_once(table, tuple(facts), settings.seed, progress)
+    tell_audit(audit, settings, folder, progress)
+    return audit
+
+
+def tell_audit(audit: Audit, settings: RunSettings, folder: Path, progress: Progress) -> None:
+    """Write what an audit found, tell what matters, and stop at what must not be passed over.
+
+    Args:
+        audit: of the images that are to be learnt from and tested on.
+        settings: of what is to be done with them.
+        folder: where its files go.
+        progress: tells warnings.
+
+    Raises:
+        DataError: there are leaks, and `--allow-leaks` was not given.
+    """
     write_audit(folder, audit)
     counts = [
         counted(sum(f.severity == kind for f in audit.findings), kind) for kind in (*TOLD, "note")
@@ -90,4 +106,3 @@ def audit_run(
             f"{audit.errors[0].message} Figures would be too good. Repair the split, or go on by "
             "--allow-leaks, which is written on everything."
         )
-    return audit

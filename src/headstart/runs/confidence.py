@@ -170,7 +170,8 @@ def fit_confidence(
         task: the run.
         temperature: from `calibrate`.
         probabilities: (M, C) out of fold, calibrated.
-        features: (M, D) of the images learnt from, by the final network.
+        features: (M, D) of the images learnt from, by the final network, means over the views that
+            an answer averages.
         aside: the calibration part; None where out-of-fold answers set the thresholds.
         same_network: whether that network has not learnt from those images.
     """
@@ -183,7 +184,11 @@ def fit_confidence(
             "ones than stated may be called unknown"
         )
     confidence = Confidence(
-        temperature=temperature, sets=rule, outliers=model, outlier_threshold=threshold
+        temperature=temperature,
+        sets=rule,
+        outliers=model,
+        outlier_threshold=threshold,
+        tta=task.settings.tta,
     )
     return confidence, {"conformal": sets_about, "outliers": outliers_about}
 

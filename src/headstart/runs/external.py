@@ -12,7 +12,7 @@ import numpy as np
 from headstart.bundle import Classifier
 from headstart.data import DATASETS, digest_of, load_table, load_unlabelled_or_labelled
 from headstart.errors import DataError, UsageError
-from headstart.files import make_folder
+from headstart.files import check_vacant, make_folder
 from headstart.progress import Progress
 from headstart.records import ImageTable
 from headstart.runs import outputs
@@ -20,8 +20,8 @@ from headstart.runs.confidence import judge_confidence
 from headstart.runs.decision_settings import parse_prevalences
 from headstart.runs.evaluation import evaluate_test
 from headstart.runs.far import far_scores, judge_far, load_far
-from headstart.runs.folder import check_folder
 from headstart.runs.parts import group_codes
+from headstart.runs.record import RUN_FILE
 
 WHOLE_PICTURES = (
     "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "
@@ -58,7 +58,7 @@ def evaluate_model(
         DataError: no labels, or labels that the model does not know.
     """
     if out is not None:
-        check_folder(out, resume=False)
+        check_vacant(out, RUN_FILE, "run", resume=False)
     shares = stated_prevalences(classifier, prevalence)
     far = None if ood_data is None else load_far(ood_data, seed=seed)
     if far is not None and classifier.confidence.outliers is None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from headstart.bundle.confidence import Confidence
 from headstart.data import DATASETS, load_table, load_unlabelled_or_labelled
 from headstart.errors import DataError
+from headstart.heads import mean_features
 from headstart.inference import Extractor
 from headstart.outliers import judge_separation
 from headstart.progress import Progress
@@ -49,9 +50,10 @@ def far_scores(
     """
     found = []
     with progress.phase("Far pictures", len(table)) as advance:
-        for rows, facts, values in extractor.extract(table, range(len(table))):
+        found_views = extractor.extract_views(table, range(len(table)), confidence.views)
+        for rows, facts, values in found_views:
             good = [i for i, record in enumerate(facts) if not record.problem]
-            scores = confidence.outlier_scores(values[good])
+            scores = confidence.outlier_scores(mean_features(values[good]))
             assert scores is not None
             found.append(scores)
             advance(len(rows))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from headstart.bundle.classifier import MODEL_FOLDER
 from headstart.bundle.format import read_bundle
-from headstart.errors import OutputError, UsageError
-from headstart.files import LOCK_NAME, locked, make_folder
+from headstart.errors import UsageError
+from headstart.files import LOCK_NAME, check_vacant, locked, make_folder
 from headstart.records import ImageTable
 from headstart.runs import outputs
 from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
@@ -39,11 +39,11 @@ def owned_run(
         UsageError: the folder is another's, or of other settings or data.
     """
     folder = Path(settings.out)
-    check_folder(folder, resume=resume)
+    check_vacant(folder, RUN_FILE, "run", resume=resume)
     existed = folder.exists()
     make_folder(folder)
     with locked(folder):  # only its owner looks what is in it, writes and removes
-        check_folder(folder, resume=resume)
+        check_vacant(folder, RUN_FILE, "run", resume=resume)
         begun = (folder / RUN_FILE).exists()
         try:
             run_file = (
@@ -57,26 +57,6 @@ def owned_run(
             if not begun:
                 remove_begun(folder, existed=existed)
             raise
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something else.
-
-    Raises:
-        OutputError: it is a file, holds a run already, or other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
-    if (folder / RUN_FILE).exists():
-        if not resume:
-            raise OutputError(
-                f"The folder '{folder}' holds a run already. Choose another --out, or go on with "
-                "it by --resume."
-            )
-    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise OutputError(
-            f"The folder '{folder}' holds other files and no run. Choose a new or empty --out."
-        )
 
 
 def remove_begun(folder: Path, *, existed: bool) -> None:

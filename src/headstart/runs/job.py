@@ -26,7 +26,7 @@ from headstart.bundle.confidence import Confidence
 from headstart.errors import DataError
 from headstart.features import extract_features
 from headstart.files import write_text
-from headstart.heads import FIT_TOLERANCE, head_logits, to_probabilities
+from headstart.heads import FIT_TOLERANCE, mean_features, mean_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
@@ -67,6 +67,7 @@ from headstart.runs.record import (
 from headstart.runs.settings import RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
+from headstart.runs.views import RunViews, announced, describe_views, read_views, wanted_views
 from headstart.runtime import choose_execution, seed_everything
 
 NAMED_FILES = 5
@@ -164,16 +165,22 @@ class Job:
         boxes = f"cut out by box, margin {self.settings.crop_margin:g}; "
         policy = f"{boxes if table.boxes is not None else ''}{network.preprocessing.describe()}"
         note(f"Pictures   {policy}")
+        names = [table.name, *table.class_names]
+        learnt = len(self.planned.train)
+        for line in announced(self.settings, names, learnt, network.num_features):
+            note(f"Views      {line}")
         note(f"Engine     {self.extractor.execution.describe()}")
 
     def run(self) -> RunResult:
         """All phases."""
         table, features = self.read()
+        split = self.split(table)
         self.task = Task(
             settings=self.settings,
             table=table,
             features=features,
-            split=self.split(table),
+            split=split,
+            views=self.look_again(table, features, split),
             extractor=self.extractor,
             folder=self.folder,
             clock=self.clock,
@@ -196,7 +203,12 @@ class Job:
         """One pass over all images; the unreadable ones are named and left out."""
         with self.clock.phase("features"):
             extractor = passing_extractor(self.settings, self.table, self.extractor)
-            features = extract_features(self.table, extractor, progress=self.progress)
+            features = extract_features(
+                self.table,
+                extractor,
+                progress=self.progress,
+                views=wanted_views(self.settings, self.planned, len(self.table)),
+            )
         seconds = self.clock.seconds["features"]
         stored = len(self.table) - features.computed
         self.progress.note(
@@ -209,7 +221,8 @@ class Job:
                 f"'{left_out[0].path}' ({left_out[0].problem}). Check the files."
             )
         if left_out:
-            self.name_left_out([f"{record.path} ({record.problem})" for record in left_out])
+            named = [f"{record.path} ({record.problem})" for record in left_out]
+            name_left_out(named, len(self.table), self.progress, strict=self.settings.strict)
         digest = data_digest(self.table, features.facts)
         self.run_file.check_data(digest)
         self.run_file.update(
@@ -232,19 +245,9 @@ class Job:
             facts=tuple(features.facts[i] for i in rows),
             good=features.good[rows],
             computed=features.computed,
+            computed_views=features.computed_views,
         )
         return self.table.take(rows), kept
-
-    def name_left_out(self, named: list[str]) -> None:
-        """List unreadable images, or stop with --strict."""
-        shown = "; ".join(named[:NAMED_FILES])
-        more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
-        if self.settings.strict:
-            raise DataError(
-                f"{len(named)} of {len(self.table)} images cannot be read: {shown}{more}. "
-                "Repair or remove them, or leave --strict out to go on without them."
-            )
-        self.progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
     def split(self, table: ImageTable) -> Split:
         """Fix test part and folds, with what the audit found to belong together."""
@@ -263,6 +266,20 @@ class Job:
         for note in split.notes:
             self.progress.note(f"Note       {note}")
         return split
+
+    def look_again(self, table: ImageTable, features: Features, split: Split) -> RunViews | None:
+        """Views beside the whole pictures, which the pass has stored; None where none are used."""
+        about = describe_views(self.settings)
+        if about is None:
+            return None
+        with self.clock.phase("views"):
+            views = read_views(self.settings, table, features, split, self.extractor, self.progress)
+        self.run_file.update(views=about)
+        self.progress.note(
+            f"Views      {views.count:,} features beside the whole pictures, {views.computed:,} "
+            "of them computed now"
+        )
+        return views
 
     def choose_fitting(self) -> Fitting:
         """The head on frozen features, or fine-tuning."""
@@ -341,7 +358,7 @@ class Job:
                 task,
                 self.temperature,
                 self.out_of_fold,
-                fitting.features(model, task.split.train),
+                mean_features(fitting.features(model, task.split.train)),
                 self.answers_aside(fitting, model),
                 same_network=model.network is self.network,
             )
@@ -367,13 +384,13 @@ class Job:
         if not len(rows):
             return None
         features = fitting.features(model, rows)
-        logits = head_logits(features, model.head.layers)
+        logits = mean_logits(features, model.head.layers)
         probabilities = Confidence(temperature=self.temperature).probabilities(logits)
         units = units_of(self.task.table, self.linked)
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
-            features=features,
+            features=mean_features(features),
             groups=None if units is None else units.codes[rows],
         )
 
@@ -413,11 +430,11 @@ class Job:
         with self.clock.phase("test"):
             held_out = self.task.table.take(split.test)
             values = fitting.features(model, split.test)
-            logits = head_logits(values, model.head.layers)
+            logits = mean_logits(values, model.head.layers)
             predictions = answer(
                 self.confidence,
                 labelled(held_out, self.confidence.probabilities(logits)),
-                self.confidence.outlier_scores(values),
+                self.confidence.outlier_scores(mean_features(values)),
             )
             groups, seed = group_codes(held_out), self.settings.seed
             figures = evaluate_test(predictions, seed=seed, groups=groups)
@@ -486,6 +503,28 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
     )
     check_sets(settings, table, split, units_of(table, linked))
     return split
+
+
+def name_left_out(named: list[str], total: int, progress: Progress, *, strict: bool) -> None:
+    """List unreadable images.
+
+    Args:
+        named: each with its reason.
+        total: all images, the readable ones too.
+        progress: told.
+        strict: stop instead.
+
+    Raises:
+        DataError: with `strict`.
+    """
+    shown = "; ".join(named[:NAMED_FILES])
+    more = f"; and {len(named) - NAMED_FILES} more" if len(named) > NAMED_FILES else ""
+    if strict:
+        raise DataError(
+            f"{len(named)} of {total} images cannot be read: {shown}{more}. "
+            "Repair or remove them, or leave --strict out to go on without them."
+        )
+    progress.note(f"Left out   {len(named)} unreadable: {shown}{more}")
 
 
 def check_test_part(asked: ImageTable, readable: ImageTable) -> None:

@@ -18,7 +18,7 @@ from headstart.heads import (
     RotatedFeatures,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
-    head_logits,
+    mean_logits,
     penalty_path,
     rotate_features,
 )
@@ -56,7 +56,7 @@ class LogisticFitting:
     def rotated(self) -> RotatedFeatures:
         """The training features in the coordinates of the fits, found once a run."""
         if self._rotated is None:
-            features = torch.from_numpy(self.task.learnt_features)
+            features = torch.from_numpy(self.task.fit_features)
             into = room_for_coordinates(features, self.task.folder)
             self._rotated = rotate_features(features, into=into)
         return self._rotated
@@ -66,10 +66,7 @@ class LogisticFitting:
         task = self.task
         self.fit = fit = self.fit or load_fit(task) or self._fit_and_keep()
         parts = [
-            head_logits(
-                task.learnt_features[task.split.fold == k],
-                ((fit.coef[k], fit.intercept[k]),),
-            )
+            mean_logits(task.answering_fold(k), ((fit.coef[k], fit.intercept[k]),))
             for k in range(task.split.num_folds)
         ]
         return FoldsOutcome(
@@ -84,9 +81,9 @@ class LogisticFitting:
         task = self.task
         fit = fit_with_chosen_penalty(
             self.rotated,
-            torch.from_numpy(task.learnt_labels),
+            task.fit_labels,
             task.fold_weights(),
-            torch.from_numpy(task.split.chooses_penalty),
+            task.penalty_inner,
             penalty_path(task.settings.num_penalties),
             task.num_classes,
         )
@@ -114,7 +111,7 @@ class LogisticFitting:
         assert fit is not None
         final = fit_scaled_logistic(
             self.rotated,
-            torch.from_numpy(task.learnt_labels),
+            task.fit_labels,
             task.final_weights(),
             torch.tensor([fit.final_penalty], dtype=torch.float64),
             task.num_classes,
@@ -129,9 +126,8 @@ class LogisticFitting:
         return FittedModel(network=task.extractor.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
-        """(n, D) features of some rows of the table; the network is the frozen one."""
-        values: npt.NDArray[np.float16] = self.task.features.values[rows]
-        return values
+        """(n, A, D) features of some rows of the table; the network is the frozen one."""
+        return self.task.answering(rows)
 
 
 def room_for_coordinates(features: torch.Tensor, folder: Path) -> torch.Tensor | None:

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
-from headstart.heads import Layers, fit_mlp_final, fit_mlp_folds, head_logits
+from headstart.heads import Layers, fit_mlp_final, fit_mlp_folds, mean_logits
 from headstart.plots import epochs_figure
 from headstart.records import Integers
 from headstart.runs.checkpoints import State, load_state, save_state
@@ -46,8 +46,7 @@ class MlpFitting:
         layers, epochs = self._kept() or self._fit_and_keep()
         self.epochs = self._final_epochs(epochs)
         parts = [
-            head_logits(task.learnt_features[task.split.fold == k], layers[k])
-            for k in range(task.split.num_folds)
+            mean_logits(task.answering_fold(k), layers[k]) for k in range(task.split.num_folds)
         ]
         return FoldsOutcome(
             logits=out_of_fold(task.num_classes, task.split.fold, parts),
@@ -78,10 +77,10 @@ class MlpFitting:
         rounds = task.split.num_folds * self.settings.epochs * (1 + self.settings.choose_epochs)
         with task.progress.phase("Fitting the heads", rounds, "epochs") as advance:
             fit = fit_mlp_folds(
-                torch.from_numpy(task.learnt_features),
-                torch.from_numpy(task.learnt_labels),
+                torch.from_numpy(task.fit_features),
+                task.fit_labels,
                 task.fold_weights(),
-                torch.from_numpy(task.split.inner),
+                task.fit_inner,
                 task.num_classes,
                 self.settings,
                 seed=task.settings.seed,
@@ -131,8 +130,8 @@ class MlpFitting:
         """One head on all training images, for the median of the folds' epochs."""
         task = self.task
         fit = fit_mlp_final(
-            torch.from_numpy(task.learnt_features),
-            torch.from_numpy(task.learnt_labels),
+            torch.from_numpy(task.fit_features),
+            task.fit_labels,
             task.final_weights()[0],
             task.num_classes,
             self.settings,
@@ -143,9 +142,8 @@ class MlpFitting:
         return FittedModel(network=task.extractor.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
-        """(n, D) features of some rows of the table; the network is the frozen one."""
-        values: npt.NDArray[np.float16] = self.task.features.values[rows]
-        return values
+        """(n, A, D) features of some rows of the table; the network is the frozen one."""
+        return self.task.answering(rows)
 
 
 def named_layers(layers: Sequence[Layers]) -> State:

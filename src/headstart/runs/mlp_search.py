@@ -76,7 +76,7 @@ class SearchedMlpFitting(MlpFitting):
 
     def _fit_and_keep(self) -> tuple[list[Layers], list[int]]:
         task = self.task
-        data = torch.from_numpy(task.learnt_features), torch.from_numpy(task.learnt_labels)
+        data = torch.from_numpy(task.fit_features), task.fit_labels
         learns, seed = task.fold_weights(), task.settings.seed
         steps = rungs(len(self.candidates), self.settings.epochs)
         rounds = len(learns) * sum(rung.num_settings * rung.epochs for rung in steps)
@@ -91,7 +91,7 @@ class SearchedMlpFitting(MlpFitting):
             found = successive_halving(
                 *data,
                 learns,
-                torch.from_numpy(task.split.inner),
+                task.fit_inner,
                 task.num_classes,
                 self.candidates,
                 seed=seed,

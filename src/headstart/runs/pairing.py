@@ -19,7 +19,7 @@ import numpy as np
 from headstart.bundle import Classifier
 from headstart.comparison import paired_bootstrap, sign_flip_test
 from headstart.errors import DataError
-from headstart.files import make_folder, write_csv, write_json
+from headstart.files import check_vacant, make_folder, write_csv, write_json
 from headstart.metrics import log_losses
 from headstart.metrics.counts import count_classes, macro_f1
 from headstart.progress import Progress
@@ -27,8 +27,8 @@ from headstart.records import Floats, ImageTable, Integers, Predictions
 from headstart.runs import outputs
 from headstart.runs.evaluation import evaluate_test, figure
 from headstart.runs.external import count_learnt, crop_margin_of, labelled_table, tell_of_boxes
-from headstart.runs.folder import check_folder
 from headstart.runs.parts import group_codes
+from headstart.runs.record import RUN_FILE
 from headstart.statistics import LEVEL, Groups, bootstrap_counts, percentile_interval
 
 COMPARISON = "comparison.json"
@@ -64,7 +64,7 @@ def evaluate_pair(
         DataError: the models know different classes; no labels, or unknown ones.
     """
     if out is not None:
-        check_folder(out, resume=False)
+        check_vacant(out, RUN_FILE, "run", resume=False)
     check_classes(classifiers, names)
     tables = [
         labelled_table(

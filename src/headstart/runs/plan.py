@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headstart.data.views import WHOLE, View
 from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
+from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone
-from headstart.runs.folder import check_folder
 from headstart.runs.job import split_with
 from headstart.runs.parts import read_table
+from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import RunSettings
+from headstart.runs.views import wanted_views
 from headstart.runtime import choose_execution
 
 BYTES_A_ROW = 400  # facts, key and the store's own overhead, beside the vector
@@ -37,8 +40,8 @@ class RunPlan:
         test_origin: where the test part comes from.
         num_folds: cross-validation folds.
         fits: what is fitted in the folds and in the end, in words.
-        num_known: images whose features are in the store already.
-        num_passes: images that will go through the network, each once.
+        num_known: images whose features are in the store already, each view for itself.
+        num_passes: images that will go through the network, each once, further views too.
         images_per_s: speed of the network, from a few timed batches.
         seconds: estimate for the pass, decoding not counted apart.
         disk_bytes: estimate for store and bundle.
@@ -75,16 +78,18 @@ def plan_job(
     Raises:
         UsageError: whatever would stop the run before its first image.
     """
-    check_folder(Path(settings.out), resume=resume)
+    check_vacant(Path(settings.out), RUN_FILE, "run", resume=resume)
     table = read_table(settings, progress or Progress())
     split = split_with(settings, table)
     network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
     extractor = FeatureExtractor(network, execution)
-    wanted = set(store_keys(table, range(len(table))).values())
-    num_known = count_known(extractor, wanted)
+    keys = store_keys(table, range(len(table)))
+    views = {WHOLE: np.arange(len(table)), **wanted_views(settings, split, len(table))}
+    wanted = {view: {keys[row] for row in rows if row in keys} for view, rows in views.items()}
+    num_known = sum(count_known(extractor, view, of_view) for view, of_view in wanted.items())
     speed = measured_speed(extractor)
-    num_passes = len(wanted) - num_known
+    num_passes = sum(map(len, wanted.values())) - num_known
     weights_bytes = sum(p.numel() * p.element_size() for p in network.module.state_dict().values())
     counts = np.bincount(table.labels, minlength=len(table.class_names))
     return RunPlan(
@@ -122,9 +127,9 @@ def describe_fits(settings: RunSettings, num_folds: int) -> str:
     return f"{num_folds} folds of the {settings.head} head{tried}, then the final head"
 
 
-def count_known(extractor: FeatureExtractor, wanted: set[str]) -> int:
-    """How many of the images are in the store; a store that is not there is not made."""
-    name = identity(extractor)
+def count_known(extractor: FeatureExtractor, view: View, wanted: set[str]) -> int:
+    """How many of the images are in a view's store; a store that is not there is not made."""
+    name = identity(extractor, view)
     if not store_path(name).exists():
         return 0
     store = FeatureStore(name, extractor.network.num_features)

@@ -15,6 +15,7 @@ import numpy as np
 
 from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
+from headstart.data.views import check_tta, parse_views
 from headstart.errors import UsageError
 from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings, draw_settings
 from headstart.runs.decision_settings import check_decision_settings
@@ -37,9 +38,11 @@ STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 # Of these `tune` varies what is not given.
 TUNED = ("hidden", "dropout", "lr")
 # Settings that are of one head or strategy: with another one they start from its defaults.
+ONLY_PROBE = ("views", "tta")
 DEPENDENT = {
-    "head": ("tune", *STEP_SETTINGS), "strategy": ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
-}  # fmt: skip
+    "head": ("tune", *STEP_SETTINGS),
+    "strategy": ("tune", *STEP_SETTINGS, *ONLY_TRAINING, *ONLY_PROBE),
+}
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -73,6 +76,9 @@ class RunSettings:
         compile: compile the part of the network that learns.
         train: further settings of fine-tuning, as in 'momentum=0.8,clip_norm=1'.
         class_weights: 'none' or 'balanced', every class of the same weight in training.
+        views: of the images learnt from, which a head on frozen features is fitted on beside the
+            whole pictures: 'flip', 'crops:4' or 'flip,crops:4'; None for none.
+        tta: 'flip' averages every answer over the picture and its mirror image; None does not.
         folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
         inner_folds: parts of a fold's training part that choose the penalty of a logistic head in
             turn, each held out from fits of its own; 1 holds one part out.
@@ -137,6 +143,8 @@ class RunSettings:
     compile: bool | None = None
     train: str | None = None
     class_weights: str = "none"
+    views: str | None = None
+    tta: str | None = None
     folds: str = "5"
     inner_folds: int = 1
     num_penalties: int = 10
@@ -200,6 +208,8 @@ class RunSettings:
         object.__setattr__(self, "strategy", strategy_name(self.strategy))
         for name in CHOICES:
             object.__setattr__(self, name, getattr(self, name).casefold())
+        parse_views(self.views, self.seed)
+        object.__setattr__(self, "tta", check_tta(self.tta))
         check_training(self)
         check_decision_settings(self)
 
@@ -257,6 +267,7 @@ def check_training(settings: RunSettings) -> None:
                 f"`head` must be left out when fine-tuning, got '{settings.head}'. Layers of a new "
                 "head are named by --hidden."
             )
+        refuse_views(settings)
         train_settings(settings)
         return
     unused: tuple[str, ...] = ONLY_TRAINING
@@ -270,6 +281,21 @@ def check_training(settings: RunSettings) -> None:
     if given:
         flag = given[0].replace("_", "-")
         raise UsageError(f"`{given[0]}` means nothing to {why}, or leave --{flag} out.")
+
+
+def refuse_views(settings: RunSettings) -> None:
+    """Refuse views of frozen features where the network learns.
+
+    Raises:
+        UsageError: one was asked for.
+    """
+    for name in ONLY_PROBE:
+        if getattr(settings, name) is not None:
+            raise UsageError(
+                f"`{name}` is of the strategy 'probe', whose features stay, got "
+                f"'{getattr(settings, name)}' with '{settings.strategy}'. Leave --{name} out; "
+                "fine-tuning changes its pictures by --augment."
+            )
 
 
 def mlp_settings(settings: RunSettings) -> MlpSettings:

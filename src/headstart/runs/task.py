@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from headstart.backbones import Network
 from headstart.bundle import FittedHead
-from headstart.heads import apply_class_weights
+from headstart.heads import InnerRows, apply_class_weights
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
@@ -25,6 +25,7 @@ from headstart.runs.settings import RunSettings
 if TYPE_CHECKING:
     from headstart.finetune.profiling import Span
     from headstart.runs.logistic import LogisticFitting
+    from headstart.runs.views import RunViews
 
 
 @dataclass
@@ -51,6 +52,8 @@ class Clock:
 class Task:
     """A run whose images are read and split; N images, of which M are learnt from.
 
+    A head is fitted on R = M (1 + V) rows: the M whole pictures, then each of V views of them.
+
     Attributes:
         settings: what the user decided.
         table: N readable, labelled images.
@@ -60,6 +63,7 @@ class Task:
         folder: of the run.
         clock: takes the seconds of phases.
         progress: tells the user.
+        views: features of views beside the whole pictures; None without any.
     """
 
     settings: RunSettings
@@ -70,6 +74,7 @@ class Task:
     folder: Path
     clock: Clock
     progress: Progress
+    views: RunViews | None = None
 
     @property
     def num_classes(self) -> int:
@@ -87,21 +92,71 @@ class Task:
         values: npt.NDArray[np.float16] = self.features.values[self.split.train]
         return values
 
+    @property
+    def num_views(self) -> int:
+        """1 + V: rows of an image that a head is fitted on."""
+        return 1 if self.views is None else 1 + self.views.learnt.shape[1]
+
+    @property
+    def fit_features(self) -> npt.NDArray[np.float16]:
+        """(R, D) features that a head is fitted on."""
+        if self.views is None or self.num_views == 1:
+            return self.learnt_features
+        further = np.moveaxis(self.views.learnt, 1, 0)  # (V, M, D)
+        return np.concatenate([self.learnt_features, *further])
+
+    @property
+    def fit_labels(self) -> torch.Tensor:
+        """(R,) int64 labels of the rows that a head is fitted on."""
+        return torch.from_numpy(self.learnt_labels).repeat(self.num_views)
+
+    @property
+    def fit_inner(self) -> InnerRows:
+        """Of F folds over R rows: whole pictures choose, all views of them are left out."""
+        return self._over_views(torch.from_numpy(self.split.inner))
+
+    @property
+    def penalty_inner(self) -> InnerRows:
+        """The same of J parts of each fold: what penalties are chosen on."""
+        return self._over_views(torch.from_numpy(self.split.chooses_penalty))
+
+    def _over_views(self, inner: torch.Tensor) -> InnerRows:
+        """(..., M) images that choose as rows (..., R)."""
+        left_out = torch.cat([inner] * self.num_views, dim=-1)
+        chooses = torch.zeros_like(left_out)
+        chooses[..., : inner.shape[-1]] = inner
+        return InnerRows(chooses=chooses, left_out=left_out)
+
+    def answering(self, rows: Integers) -> npt.NDArray[np.float16]:
+        """(n, A, D) features of some rows of the table, of the A views that an answer averages."""
+        whole: npt.NDArray[np.float16] = self.features.values[rows]
+        if self.views is None or self.views.mirrored is None:
+            return whole[:, None]
+        return np.stack([whole, self.views.mirrored[rows]], axis=1)
+
+    def answering_fold(self, fold: int) -> npt.NDArray[np.float16]:
+        """(m, A, D) the same of the images that a fold scores."""
+        return self.answering(self.split.train[self.split.fold == fold])
+
     def fold_weights(self) -> torch.Tensor:
-        """(F, M) float32: what each image weighs in each fold, 0 where the fold scores it."""
+        """(F, R) float32: what each row weighs in each fold, 0 where the fold scores its image."""
         fold = torch.from_numpy(self.split.fold)
         learns = (fold[None, :] != torch.arange(self.split.num_folds)[:, None]).float()
         return self.weighted(learns)
 
     def final_weights(self) -> torch.Tensor:
-        """(1, M) float32: what each image weighs in the final fit."""
+        """(1, R) float32: what each row weighs in the final fit."""
         return self.weighted(torch.ones(1, len(self.split.train)))
 
     def weighted(self, learns: torch.Tensor) -> torch.Tensor:
-        """(K, M) 0 and 1 -> the same, times the class weights of each problem's own rows."""
+        """(K, M) 0 and 1 -> (K, R) the same, times the class weights of each problem's own images.
+
+        The rows of an image share its weight.
+        """
         labels = torch.from_numpy(self.learnt_labels)
         kind = self.settings.class_weights
-        return apply_class_weights(kind, labels, learns, self.num_classes)
+        weights = apply_class_weights(kind, labels, learns, self.num_classes)
+        return weights.repeat(1, self.num_views) / self.num_views
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,7 +206,10 @@ class Fitting(Protocol):
         """Fit on everything that may be learnt from; after `fit_folds`."""
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
-        """(n, D) features of some rows of the table by the final network."""
+        """(n, A, D) features of some rows of the table by the final network.
+
+        Of the A views that an answer averages: the whole picture first, mostly alone.
+        """
 
 
 def out_of_fold(

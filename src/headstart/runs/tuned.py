@@ -196,10 +196,11 @@ class TunedFitting:
         return FittedModel(network=tuned.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
-        """(n, D) features of some rows of the table, through the tuned network."""
+        """(n, 1, D) features of some rows of the table, through the tuned network."""
         extractor = FeatureExtractor(model.network, self.task.extractor.execution)
         source = self.task.table.take(rows)
-        return np.concatenate([v for _, _, v in extractor.extract(source, range(len(source)))])
+        found = [values for _, _, values in extractor.extract(source, range(len(source)))]
+        return np.concatenate(found)[:, None]
 
     def beside(self) -> dict[str, Any]:
         """For `metrics.json`: what trained, and a verdict a fold."""

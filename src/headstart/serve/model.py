@@ -80,7 +80,7 @@ class ServedModel:
             "class_names": list(self.classifier.class_names),
             "backbone": str(about["backbone"]["name"]),
             "image_size": self.preprocessing.size,
-            "preprocessing": self.preprocessing.describe(),
+            "preprocessing": confidence.describe_pictures(self.preprocessing),
             "engine": self.engine,
             "precision": self.precision,
             "weights_licence": self.weights_licence,

@@ -18,7 +18,7 @@ from headstart.errors import UsageError
 from headstart.files import digest_bytes
 from headstart.runs import RunSettings
 from headstart.runs.backbone import build_backbone
-from headstart.runs.settings import PROBE, STEP_SETTINGS, strategy_name
+from headstart.runs.settings import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
 from headstart.runs.training_settings import ONLY_TRAINING, train_settings
 
 SCRATCH = "scratch"
@@ -27,9 +27,8 @@ COSTS = {
     "prediction": "in one prediction",
 }
 # Settings of the model; those of the data, the folds and the seed are the same for all.
-VARIABLE = (
-    *("image_size", "weights", "head", "tune", "class_weights"), *STEP_SETTINGS, *ONLY_TRAINING
-)  # fmt: skip
+VARIABLE = ("image_size", "weights", "head", "tune", "class_weights", *STEP_SETTINGS,
+            *ONLY_TRAINING, *ONLY_PROBE)  # fmt: skip
 LONGEST_NAME = 80
 
 
@@ -41,11 +40,12 @@ class CandidateRun:
     settings: RunSettings
 
     @property
-    def network_key(self) -> tuple[str, str, int, str, str]:
+    def network_key(self) -> tuple[str | int, ...]:
         """What decides how long a pass takes; alike for all strategies of a backbone."""
         chosen = self.settings
-        words = chosen.head_blocks or "", chosen.pool or ""
-        return chosen.model, chosen.weights, chosen.image_size or 0, *words
+        words = [chosen.head_blocks, chosen.pool, chosen.views, chosen.tta]
+        size = chosen.image_size or 0
+        return chosen.model, chosen.weights, size, *(word or "" for word in words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def full_name(text: str) -> str:
 def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:
     """Settings that another candidate of the comparison takes and this one does not."""
     if strategy != PROBE:
-        return ("head", "tune") if PROBE in strategies else ()
+        return ("head", "tune", *ONLY_PROBE) if PROBE in strategies else ()
     if set(strategies) == {PROBE}:
         return ()
     return ONLY_TRAINING if head.casefold() == "mlp" else ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
@@ -215,6 +215,6 @@ def check_candidates(candidates: Sequence[CandidateRun]) -> None:
                 )
 
 
-def sort_key(candidate: CandidateRun) -> tuple[str, str, int, str, str]:
+def sort_key(candidate: CandidateRun) -> tuple[str | int, ...]:
     """Candidates of one network lie together."""
     return candidate.network_key

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import OutputError, ResumeError, UsageError
-from headstart.files import LOCK_NAME, locked, make_folder, read_json, write_json
+from headstart.errors import ResumeError, UsageError
+from headstart.files import LOCK_NAME, check_vacant, locked, make_folder, read_json, write_json
 from headstart.progress import Progress
 from headstart.runs.outputs import read_metrics
 from headstart.runs.record import now, versions
@@ -77,12 +77,12 @@ def compare_jobs(
         StorageError: the disk is full; what was finished stays whole.
     """
     progress, folder = progress or Progress(), Path(settings.out)
-    check_folder(folder, resume=resume)
+    check_vacant(folder, RECORD, "comparison", resume=resume)
     check_candidates(settings.candidates)
     existed = folder.exists()
     make_folder(folder)
     with locked(folder):
-        check_folder(folder, resume=resume)
+        check_vacant(folder, RECORD, "comparison", resume=resume)
         record = begin(folder, settings)
         try:
             if record["status"] == RUNNING:
@@ -94,27 +94,6 @@ def compare_jobs(
     chosen = record["recommendation"]["chosen"]
     names = sorted(record["test"]["opened"], key=lambda name: name != chosen)
     return ComparisonResult(out=folder, record=record, opened=tuple(folder / n for n in names))
-
-
-def check_folder(folder: Path, *, resume: bool) -> None:
-    """Refuse to write into a folder that holds something else.
-
-    Raises:
-        OutputError: it is a file, holds a comparison already, or other files.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
-    if (folder / RECORD).exists():
-        if not resume:
-            raise OutputError(
-                f"The folder '{folder}' holds a comparison already. Choose another --out, or go "
-                "on with it by --resume."
-            )
-    elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise OutputError(
-            f"The folder '{folder}' holds other files and no comparison. Choose a new or empty "
-            "--out."
-        )
 
 
 def remove_begun(folder: Path, candidates: Sequence[CandidateRun], *, existed: bool) -> None:

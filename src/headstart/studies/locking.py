@@ -34,6 +34,7 @@ from headstart.runs.settings import PROBE, RunSettings
 from headstart.runs.split_settings import TEST_FRACTION, Ratio, parse_ratio
 from headstart.runs.task import FittedModel, Fitting, FoldsOutcome
 from headstart.runs.units import codes_of
+from headstart.runs.views import learnt_views
 from headstart.runtime import choose_execution
 from headstart.splitting import stratified_folds
 from headstart.studies import measuring
@@ -223,11 +224,14 @@ class LockingJob(Job):
             if self.kept.computed >= len(self.task.table):
                 found |= {"pass_s": clock["features"], "pass_is": COMPUTED}
             else:
-                estimate = measuring.estimated_pass_s(self.extractor, self.task.table, train)
+                wanted = [*self.confidence.views, *learnt_views(self.settings)]
+                estimate = measuring.estimated_pass_s(
+                    self.extractor, self.task.table, train, list(dict.fromkeys(wanted))
+                )
                 found |= {"pass_s": estimate, "pass_is": STORED}
             extractor = FeatureExtractor(model.network, self.extractor.execution)
             found["prediction_ms"] = measuring.prediction_ms(
-                extractor, model.head, self.task.table, train
+                extractor, model.head, self.task.table, train, self.confidence.views
             )
         return found
 

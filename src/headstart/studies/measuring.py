@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from headstart.bundle import FittedHead
-from headstart.heads import head_logits
+from headstart.data.views import WHOLE, View
+from headstart.heads import mean_logits
 from headstart.inference import FeatureExtractor
 from headstart.records import ImageTable, Integers
 
@@ -21,7 +22,11 @@ CLEAR_REFS, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 
 
 def prediction_ms(
-    extractor: FeatureExtractor, head: FittedHead, table: ImageTable, rows: Integers
+    extractor: FeatureExtractor,
+    head: FittedHead,
+    table: ImageTable,
+    rows: Integers,
+    views: Sequence[View] = (WHOLE,),
 ) -> float:
     """Median milliseconds from the encoded picture to its logits, one picture at a time.
 
@@ -30,35 +35,48 @@ def prediction_ms(
         head: on top of it.
         table: of the run.
         rows: that may be looked at; the first few are taken.
+        views: that an answer is averaged over.
     """
     taken = [int(row) for row in rows[:TIMED_IMAGES]]
     seconds = []
-    answer_one(extractor, head, table, taken[0])  # the first call chooses kernels
+    answer_one(extractor, head, table, taken[0], views)  # the first call chooses kernels
     for row in taken * TIMED_ROUNDS:
         begun = time.perf_counter()
-        answer_one(extractor, head, table, row)
+        answer_one(extractor, head, table, row, views)
         seconds.append(time.perf_counter() - begun)
     return round(1000 * statistics.median(seconds), 3)
 
 
-def answer_one(extractor: FeatureExtractor, head: FittedHead, table: ImageTable, row: int) -> None:
+def answer_one(
+    extractor: FeatureExtractor,
+    head: FittedHead,
+    table: ImageTable,
+    row: int,
+    views: Sequence[View],
+) -> None:
     """Classify one picture; the answer is not needed."""
-    for _, _, values in extractor.extract(table, [row]):
-        head_logits(values, head.layers)
+    for _, _, values in extractor.extract_views(table, [row], tuple(views)):
+        mean_logits(values, head.layers)
 
 
-def estimated_pass_s(extractor: FeatureExtractor, table: ImageTable, rows: Integers) -> float:
+def estimated_pass_s(
+    extractor: FeatureExtractor,
+    table: ImageTable,
+    rows: Integers,
+    views: Sequence[View] = (WHOLE,),
+) -> float:
     """Seconds that a pass over the table would take, from a part of the rows.
 
     Args:
         extractor: the network on its device.
         table: N images.
         rows: that may be looked at.
+        views: of each image.
     """
     taken = [int(row) for row in rows[:TIMED_PASS]]
-    list(extractor.extract(table, taken[:1]))
+    list(extractor.extract_views(table, taken[:1], tuple(views)))
     begun = time.perf_counter()
-    for _ in extractor.extract(table, taken):
+    for _ in extractor.extract_views(table, taken, tuple(views)):
         pass
     return round((time.perf_counter() - begun) / len(taken) * len(table), 3)
 

@@ -30,6 +30,7 @@ from headstart.data.boxes import Box
 from headstart.data.colour import DecodingError
 from headstart.data.decoding import decode_here
 from headstart.data.preparing import Decode, Order, prepare_picture
+from headstart.data.views import View
 from headstart.records import Preprocessing
 
 READY = b"!"
@@ -76,6 +77,7 @@ class Asked:
             settings = found["prepared"]
             for name in ("preprocessing", "second"):
                 settings[name] = settings[name] and Preprocessing(**settings[name])
+            settings["views"] = tuple(View(**view) for view in settings["views"])
             order = Order(**settings)
         return Asked(order=order, min_side=found["min_side"], careful=found["careful"])
 
@@ -138,7 +140,7 @@ def _decoded(decode: Decode, item: Item, asked: Asked, memory_bytes: int) -> Ans
     try:
         if asked.order is not None:
             found = prepare_picture(item.data, item.path, item.box, asked.order, decode)
-            about = {"facts": vars(found.facts), "size": found.pixels.shape[1::-1]}
+            about = {"facts": vars(found.facts), "size": found.pixels.shape[2:0:-1]}
             second = b"" if found.second is None else found.second.tobytes()
             return about, found.pixels.tobytes(), found.record, second
         image, facts = decode(item.data, item.path, min_side=asked.min_side)

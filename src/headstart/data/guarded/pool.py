@@ -325,14 +325,15 @@ def _picture(found: Answer, order: Order) -> PreparedPicture:
     about, pixels, record, second = found
     return PreparedPicture(
         facts=ImageFacts(**about["facts"]),
-        pixels=_square(pixels, order.preprocessing),
+        pixels=_squares(pixels, order.preprocessing),
         record=record,
-        second=None if order.second is None else _square(second, order.second),
+        second=None if order.second is None else _squares(second, order.second)[0],
     )
 
 
-def _square(pixels: bytes, preprocessing: Preprocessing) -> Bytes8:
-    return np.frombuffer(pixels, dtype=np.uint8).reshape(preprocessing.size, -1, 3)
+def _squares(pixels: bytes, preprocessing: Preprocessing) -> Bytes8:
+    size = preprocessing.size
+    return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, size, size, 3)
 
 
 def _process_count() -> int:

@@ -86,7 +86,7 @@ def decode_square(
     check_limits(data, path, limits)
     order = Order(preprocessing=preprocessing)
     found = prepare_picture(data, path, None, order, decode_here)
-    return Image.fromarray(found.pixels), found.facts
+    return Image.fromarray(found.pixels[0]), found.facts
 
 
 def check_limits(data: bytes, path: str, limits: DecodingLimits) -> None:

@@ -159,7 +159,7 @@ def about_model(entry: Entry, classifier: Classifier) -> dict[str, object]:
         "classes": classifier.class_names,
         "data": data.get("name", ""),
         "num_images": data.get("num_images"),
-        "pictures": preprocessing.describe(),
+        "pictures": classifier.confidence.describe_pictures(preprocessing),
         "engine": describe_engine(classifier),
         "temperature": temperature,
     }
