@@ -71,11 +71,11 @@ def averaged(hard_folder, tmp_path_factory):
     return result, progress.notes
 
 
-def task_of(folder, tmp_path, num_inner=1, **changes):
+def task_of(folder, tmp_path, **changes):
     """A task as a run makes it, on the tiny network."""
     chosen = settings(folder, tmp_path / "out", **changes)
     table = load_table(str(folder))
-    split = split_table(table, folds=3, test_fraction=0.2, seed=0, num_inner=num_inner)
+    split = split_table(table, folds=3, test_fraction=0.2, seed=0)
     extractor = FeatureExtractor(tiny_network(), on_cpu(), 16)
     wanted = wanted_views(chosen, split, len(table))
     features = extract_features(table, extractor, progress=Progress(), views=wanted)
@@ -104,16 +104,18 @@ def test_folds_never_split_the_views_of_an_image(hard_folder, tmp_path):
     assert not bool((inner.left_out & (task.fold_weights() == 0)).any())
 
 
-def test_inner_folds_never_split_the_views_of_an_image(hard_folder, tmp_path):
-    task = task_of(hard_folder, tmp_path, num_inner=3, **BOTH)
-    images, views = len(task.split.train), 4
-    held_out = torch.from_numpy(task.split.chooses_penalty)
-    inner = task.fit_inner_parts
-    assert inner.chooses.shape == inner.left_out.shape == (3, 3, images * views)
-    assert torch.equal(inner.chooses[..., :images], held_out)
-    assert not inner.chooses[..., images:].any(), "whole pictures choose"
-    left_out = inner.left_out.view(3, 3, views, images)
-    assert torch.equal(left_out, held_out[:, :, None].expand_as(left_out))
+def test_inner_folds_leave_out_all_views_of_what_chooses(hard_folder, tmp_path):
+    task = task_of(hard_folder, tmp_path, **BOTH)
+    images = len(task.split.train)
+    fold = task.split.fold
+    within = np.where(fold == np.arange(3)[:, None], -1, np.arange(images) % 2)
+    inner = replace(task, split=replace(task.split, inner_fold=within)).penalty_inner
+    assert inner.chooses.shape == (3, 2, 4 * images)
+    left_out = inner.left_out.view(3, 2, 4, images)
+    assert torch.equal(left_out.all(2), left_out.any(2))
+    assert torch.equal(inner.chooses[..., :images], left_out[:, :, 0])
+    assert not inner.chooses[..., images:].any()
+    assert torch.equal(left_out[:, :, 0].sum(1), torch.from_numpy(within >= 0).long())
 
 
 @pytest.mark.parametrize(

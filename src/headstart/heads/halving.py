@@ -198,15 +198,15 @@ def successive_halving(
         UsageError: epochs that differ, or a fold in which every setting diverged.
     """
     check_problems(features, labels, learns, num_classes)
-    rows = checked_inner(learns, inner)
+    inner = InnerRows.of(inner)
+    chooses = checked_inner(learns, inner.chooses)
     lengths = {settings.epochs for settings in candidates}
     if len(lengths) != 1:
         raise UsageError(
             f"The settings to halve must have equal `epochs`, got {sorted(lengths)}. Correct them."
         )
-    race = _Race(
-        *(features, labels, learns * ~rows.left_out, rows.chooses), num_classes, candidates, seed
-    )
+    learnt = learns * ~inner.left_out
+    race = _Race(features, labels, learnt, chooses, num_classes, candidates, seed)
     steps = rungs(len(candidates), lengths.pop())
     total = len(learns) * sum(rung.num_settings * rung.epochs for rung in steps)
     alive = torch.ones(len(learns), len(candidates), dtype=torch.bool)

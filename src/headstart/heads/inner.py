@@ -13,12 +13,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InnerRows:
-    """Of F folds over N rows, of which one inner part chooses, or J in turn.
+    """Of F folds over N rows; of J parts of each fold where penalties are chosen on several.
 
     Attributes:
         chooses: (F, N) or (F, J, N) bool, rows that are scored to choose.
-        left_out: bool of the same shape, rows not learnt from meanwhile: those, and other views
-            of their images.
+        left_out: the same shape, rows not learnt from meanwhile: those, and other views of their
+            images.
     """
 
     chooses: Tensor
@@ -32,7 +32,7 @@ class InnerRows:
         return cls(chooses=given, left_out=given)
 
     def in_parts(self) -> InnerRows:
-        """The same as (F, J, N)."""
+        """(F, J, N); J = 1 where there is one part a fold."""
         if self.chooses.ndim == 3:
             return self
         return InnerRows(chooses=self.chooses[:, None], left_out=self.left_out[:, None])

@@ -82,20 +82,22 @@ def fit_mlp_folds(
     """
     check_problems(features, labels, learns, num_classes)
     data = (features, labels)
+    chooses = inner.chooses if isinstance(inner, InnerRows) else inner
     if not settings.choose_epochs:
-        plan = FitPlan(score_rows=inner.chooses if isinstance(inner, InnerRows) else inner)
+        plan = FitPlan(score_rows=chooses)
         fit = fit_mlps(
             *data, learns, num_classes, settings, seed=seed, plan=plan, on_epoch=on_epoch
         )
         return MlpFolds(fit=fit, epochs=fit.num_epochs, inner_history=None)
-    rows = checked_inner(learns, inner)
+    chooses = checked_inner(learns, chooses)
+    left_out = inner.left_out if isinstance(inner, InnerRows) else chooses
     search = fit_mlps(
         *data,
-        learns * ~rows.left_out,
+        learns * ~left_out,
         num_classes,
         settings,
         seed=seed,
-        plan=FitPlan(score_rows=rows.chooses),
+        plan=FitPlan(score_rows=chooses),
         on_epoch=on_epoch,
     )
     plan = FitPlan(epochs=search.best_epoch.tolist())
@@ -141,9 +143,8 @@ def fit_mlp_final(
     )
 
 
-def checked_inner(learns: Tensor, given: Tensor | InnerRows | None) -> InnerRows:
+def checked_inner(learns: Tensor, inner: Tensor | None) -> Tensor:
     """The inner rows, or DataError where they cannot choose."""
-    inner = given.chooses if isinstance(given, InnerRows) else given
     if inner is None or inner.shape != learns.shape or inner.dtype != torch.bool:
         got = "none" if inner is None else f"{inner.dtype} {tuple(inner.shape)}"
         raise DataError(
@@ -159,4 +160,4 @@ def checked_inner(learns: Tensor, given: Tensor | InnerRows | None) -> InnerRows
         raise DataError(
             f"`inner` must hold out a row in every fold, got none in {empty}. Hold some out."
         )
-    return InnerRows.of(inner if given is None else given)
+    return inner

@@ -172,8 +172,8 @@ def fit_with_chosen_penalty(
         labels: (N,) int64.
         train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
         inner_held_out: (F, N) bool, rows of the fold's training part that choose; or (F, J, N)
-            for J parts that choose together, each held out from fits of its own. `InnerRows`
-            of either where rows are views of images.
+            for J parts that choose together, each held out from fits of its own; `InnerRows`
+            where rows are views of images.
         penalties: (P,) candidates, see `penalty_path`.
         num_classes: C.
         tolerance: as in `fit_logistic`, of the folds' heads.
@@ -190,8 +190,8 @@ def fit_with_chosen_penalty(
     found = _search(
         features,
         labels,
-        train_weights,
-        inner,
+        train_weights[:, None] * ~inner.left_out,
+        inner.chooses,
         penalties,
         num_classes,
         tolerances=(max(tolerances[0], tolerance), max(tolerances[1], tolerance)),
@@ -265,8 +265,8 @@ class _Found:
 def _search(
     features: RotatedFeatures,
     labels: Tensor,
-    train_weights: Tensor,
-    inner: InnerRows,
+    weights: Tensor,
+    chooses: Tensor,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -277,16 +277,14 @@ def _search(
     Args:
         features: (N, D), rotated.
         labels: (N,).
-        train_weights: (F, N).
-        inner: of J parts a fold.
+        weights: (F, J, N), of the training part less what is held out.
+        chooses: (F, J, N) bool.
         penalties: (P,).
         num_classes: C.
         tolerances: of the two looks.
     """
-    num_folds, num_parts, _ = inner.chooses.shape
-    shape = (num_folds, num_parts, len(penalties))
-    rows = (train_weights[:, None] * ~inner.left_out).flatten(0, 1)  # (F J, N)
-    parts = inner.chooses.flatten(0, 1)
+    shape = (*chooses.shape[:2], len(penalties))
+    rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
     of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
     candidates = penalties.repeat(len(rows))
     data = (features, labels)

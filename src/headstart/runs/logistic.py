@@ -83,7 +83,7 @@ class LogisticFitting:
             self.rotated,
             task.fit_labels,
             task.fold_weights(),
-            task.fit_inner_parts,
+            task.penalty_inner,
             penalty_path(task.settings.num_penalties),
             task.num_classes,
         )

@@ -113,20 +113,19 @@ class Task:
     @property
     def fit_inner(self) -> InnerRows:
         """Of F folds over R rows: whole pictures choose, all views of them are left out."""
-        return self._whole_pictures_choose(self.split.inner)
+        return self._over_views(torch.from_numpy(self.split.inner))
 
     @property
-    def fit_inner_parts(self) -> InnerRows:
-        """The same of the J parts of every fold on which penalties are chosen."""
-        return self._whole_pictures_choose(self.split.chooses_penalty)
+    def penalty_inner(self) -> InnerRows:
+        """The same of J parts of each fold: what penalties are chosen on."""
+        return self._over_views(torch.from_numpy(self.split.chooses_penalty))
 
-    def _whole_pictures_choose(self, held_out: npt.NDArray[np.bool_]) -> InnerRows:
-        """(..., M) images that are held out -> (..., R) rows."""
-        whole = torch.from_numpy(held_out)
-        further = torch.zeros_like(whole).tile(self.num_views - 1)
-        return InnerRows(
-            chooses=torch.cat([whole, further], -1), left_out=whole.tile(self.num_views)
-        )
+    def _over_views(self, inner: torch.Tensor) -> InnerRows:
+        """(..., M) images that choose as rows (..., R)."""
+        left_out = torch.cat([inner] * self.num_views, dim=-1)
+        chooses = torch.zeros_like(left_out)
+        chooses[..., : inner.shape[-1]] = inner
+        return InnerRows(chooses=chooses, left_out=left_out)
 
     def answering(self, rows: Integers) -> npt.NDArray[np.float16]:
         """(n, A, D) features of some rows of the table, of the A views that an answer averages."""

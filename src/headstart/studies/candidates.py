@@ -27,10 +27,8 @@ COSTS = {
     "prediction": "in one prediction",
 }
 # Settings of the model; those of the data, the folds and the seed are the same for all.
-VARIABLE = (
-    *("image_size", "weights", "head", "tune", "class_weights"),
-    *(*STEP_SETTINGS, *ONLY_TRAINING, *ONLY_PROBE),
-)
+VARIABLE = ("image_size", "weights", "head", "tune", "class_weights", *STEP_SETTINGS,
+            *ONLY_TRAINING, *ONLY_PROBE)  # fmt: skip
 LONGEST_NAME = 80
 
 
