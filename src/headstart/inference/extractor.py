@@ -32,6 +32,7 @@ from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import shared_pool
 from headstart.data.preparing import Order, PreparedPicture, prepare_picture
 from headstart.errors import WeightsError
+from headstart.inference.folding import fold_normalisations
 from headstart.inference.preprocessing import normalise
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.runtime import Execution, usable_cores
@@ -252,7 +253,7 @@ class FeatureExtractor(Extractor):
         super().__init__(network.preprocessing, network.num_features, batch_size)
         self.network = network
         self.execution = execution
-        self.module = place_module(network.module, execution)
+        self.module = place_module(network.module, execution, network.preprocessing.size)
 
     @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
@@ -291,18 +292,30 @@ def _unusable(path: str, error: Exception) -> Prepared:
     return ImageFacts(path=path, problem=problem), None
 
 
-def place_module(module: nn.Module, execution: Execution) -> nn.Module:
+@torch.inference_mode(False)  # an inference tensor could not be copied into later
+def place_module(module: nn.Module, execution: Execution, size: int = 0) -> nn.Module:
     """A copy in eval mode on the device, in the precision and layout of `execution`.
 
-    Normalisation layers keep float32 parameters and statistics: they are cheap, and rounding
-    their statistics is what costs accuracy in 16 bits.
+    Normalisation layers that stay keep float32 parameters and statistics: they are cheap, and
+    rounding their statistics is what costs accuracy in 16 bits.
+
+    Args:
+        module: stays as it is; float32.
+        execution: device, precision, layout.
+        size: pictures' size in px, to fold batch normalisations into convolutions (in float32,
+            before any rounding); 0 keeps the layers apart.
     """
-    placed = copy.deepcopy(module).eval().to(device=execution.device, dtype=execution.dtype)
-    if execution.dtype != torch.float32:
-        originals = dict(module.named_modules())
-        for name, part in placed.named_modules():
-            if isinstance(part, nn.modules.batchnorm._BatchNorm):
-                part.float().load_state_dict(originals[name].state_dict())
+    placed = copy.deepcopy(module).eval()
+    if size:
+        fold_normalisations(placed, torch.zeros(1, 3, size, size))
+    apart = {
+        name: copy.deepcopy(part.state_dict())
+        for name, part in placed.named_modules()
+        if isinstance(part, nn.modules.batchnorm._BatchNorm)
+    }
+    placed = placed.to(device=execution.device, dtype=execution.dtype)
+    for name, state in apart.items():
+        placed.get_submodule(name).float().load_state_dict(state)
     if execution.channels_last:
         placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
