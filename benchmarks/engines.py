@@ -19,7 +19,8 @@ ready in its type and layout; images/s over the rounds as median [least, most]:
                       `headstart.inference.place_module` makes
     compiled f32, bf16  the folded network by torch.compile with freezing (needs a C++ compiler)
     ort f32           ONNX Runtime on the graph that torch exports
-    openvino f32, bf16  the same graph by OpenVINO with INFERENCE_PRECISION_HINT, one stream
+    openvino f32, bf16  what `headstart.inference.engines.OpenVinoNetwork` makes: OpenVINO with
+                      INFERENCE_PRECISION_HINT, one stream
 
 `ratio` is to the reference within a round. `peak` is the share of the matrix product's rate in that
 precision and round, with the operations that torch counts (twice the multiplications of
@@ -50,13 +51,13 @@ from pathlib import Path
 from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-os.environ["OPENVINO_TELEMETRY_OPT_OUT"] = "1"
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from headstart.backbones import build_network, find_backbone
+from headstart.inference.engines import OpenVinoNetwork
 from headstart.inference.extractor import place_module
 from headstart.runtime import Execution, cpu_multiplies_bfloat16, machine
 
@@ -86,12 +87,16 @@ class Case:
     threads: int
     place: Path
 
-    def placed(self, precision: str, *, channels_last: bool, folded: bool) -> nn.Module:
-        """The network as Headstart places it."""
-        execution = Execution(
+    def execution(self, precision: str, *, channels_last: bool = True) -> Execution:
+        """How the engines compute."""
+        return Execution(
             device="cpu", precision=precision, channels_last=channels_last,
             threads=self.threads, reason="benchmark",
         )  # fmt: skip
+
+    def placed(self, precision: str, *, channels_last: bool, folded: bool) -> nn.Module:
+        """The network as Headstart places it."""
+        execution = self.execution(precision, channels_last=channels_last)
         return place_module(self.module, execution, self.pictures.shape[-1] if folded else 0)
 
     def ready(self, precision: str, *, channels_last: bool) -> torch.Tensor:
@@ -143,17 +148,9 @@ def by_onnxruntime(case: Case, _precision: str) -> Step:
 
 
 def by_openvino(case: Case, precision: str) -> Step:
-    import openvino
-
-    core = openvino.Core()
-    settings = {
-        "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": str(case.threads),
-    }
-    request = core.compile_model(str(exported(case)), "CPU", settings).create_infer_request()
-    feed = [case.pictures.numpy()]
-    return lambda: torch.from_numpy(next(iter(request.infer(feed).values())))
+    batch, size = case.pictures.shape[0], case.pictures.shape[-1]
+    network = OpenVinoNetwork(case.module, case.execution(precision), batch, size)
+    return lambda: network(case.pictures)
 
 
 ENGINES: dict[str, tuple[str, Callable[[Case, str], Step]]] = {

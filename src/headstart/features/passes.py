@@ -28,7 +28,7 @@ def identity(extractor: FeatureExtractor) -> str:
             network.preprocessing.key,
             f"decoder {DECODER_VERSION}",
             VIEW,
-            extractor.execution.key,
+            extractor.key,
         ]
     )
 

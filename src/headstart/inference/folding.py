@@ -7,10 +7,12 @@ one pass over every map, which is memory traffic and little else.
 Which pairs belong together is not read off the code but seen: one small picture goes through, and
 every operation on tensors is watched. A pair is folded only where the map that the convolution gave
 went into that normalisation and nowhere else, and both ran once. torch.fx was rejected: it cannot
-trace networks whose `forward` decides by values, and a folding that fails silently for some networks
-is worse than a pass of 0.1 s.
+trace networks whose `forward` decides by values, and seeing takes a tenth of a second.
 
-Folding is done in float32, before anything is rounded to 16 bits.
+Folding is done in float32, before anything is rounded to 16 bits. The shift b' stays in float32
+even then (`FloatBiasConvolution`): rounded, it is off by the same amount everywhere on a map, which
+pooling does not average away. For `mini` the features' error in bfloat16 was 0.43 % apart, 0.68 %
+folded with a rounded shift (root mean square, n = 3 batches of noise).
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ NORMALISATIONS = (
 )
 
 
-class Watching(TorchDispatchMode):
+class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes which parameters meet in convolutions and batch normalisations, and who uses a map.
 
     Attributes:
@@ -41,7 +43,7 @@ class Watching(TorchDispatchMode):
 
     def __init__(self) -> None:
         """Nothing seen yet."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kept: list[torch.Tensor] = []  # while these live, no id is given twice
         self.made_by: dict[int, int] = {}
         self.uses: Counter[int] = Counter()
@@ -67,20 +69,58 @@ class Watching(TorchDispatchMode):
         return result
 
 
-def fold_normalisations(module: nn.Module, example: torch.Tensor) -> int:
+class FloatBiasConvolution(nn.Module):
+    """A convolution in 16 bits whose bias stays in float32; on the processor, by oneDNN.
+
+    `torch.nn.functional.conv2d` refuses two types, the kernel that it calls there does not.
+    """
+
+    def __init__(self, convolution: nn.Conv2d) -> None:
+        """Take over weight, bias and geometry."""
+        super().__init__()
+        assert convolution.bias is not None
+        assert not isinstance(convolution.padding, str)
+        self.weight = convolution.weight
+        self.bias: torch.Tensor = convolution.bias
+        self.geometry = (convolution.padding, convolution.stride, convolution.dilation)
+        self.groups = convolution.groups
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H', W')."""
+        return torch.mkldnn_convolution(x, self.weight, self.bias, *self.geometry, self.groups)
+
+
+def is_plain(part: nn.Module) -> bool:
+    """Whether a convolution can become one with a bias in float32."""
+    if type(part) is not nn.Conv2d:
+        return False
+    return part.padding_mode == "zeros" and not isinstance(part.padding, str)
+
+
+def fold_normalisations(
+    module: nn.Module, example: torch.Tensor, *, float_bias: bool = False
+) -> int:
     """Fold, in place, every batch normalisation that can be.
 
     Args:
         module: in eval mode, float32, on the processor.
         example: (1, 3, H, W) input that it takes.
+        float_bias: make convolutions that may be rounded to 16 bits but for their bias; those of
+            unusual kinds are left alone then.
 
     Returns:
         How many were folded.
     """
     pairs = foldable_pairs(module, example)
+    if float_bias:
+        pairs = [(name, norm) for name, norm in pairs if is_plain(module.get_submodule(name))]
     for convolution_name, norm_name in pairs:
         norm = module.get_submodule(norm_name)
-        fold_into(module.get_submodule(convolution_name), norm)
+        convolution = module.get_submodule(convolution_name)
+        fold_into(convolution, norm)
+        if float_bias:
+            assert isinstance(convolution, nn.Conv2d)
+            module.set_submodule(convolution_name, FloatBiasConvolution(convolution))
         after = replacement_of(norm)
         assert after is not None, "foldable_pairs names none other"
         module.set_submodule(norm_name, after)

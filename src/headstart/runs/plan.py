@@ -13,7 +13,7 @@ from headstart.features import FeatureStore, store_path
 from headstart.features.passes import identity, store_keys
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
-from headstart.runs.backbone import build_backbone
+from headstart.runs.backbone import build_backbone, make_extractor
 from headstart.runs.folder import check_folder
 from headstart.runs.job import split_with
 from headstart.runs.logistic import NUM_PENALTIES
@@ -81,7 +81,7 @@ def plan_job(
     split = split_with(settings, table)
     network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
-    extractor = FeatureExtractor(network, execution)
+    extractor = make_extractor(settings, network, execution, len(table))
     wanted = set(store_keys(table, range(len(table))).values())
     num_known = count_known(extractor, wanted)
     speed = measured_speed(extractor)
@@ -104,7 +104,7 @@ def plan_job(
         disk_bytes=num_passes * (2 * network.num_features + BYTES_A_ROW) + weights_bytes,
         backbone=f"{network.spec.name}, weights {network.weights.describe()}",
         preprocessing=network.preprocessing.describe(),
-        engine=execution.describe(),
+        engine=extractor.describe(),
         out=settings.out,
     )
 
