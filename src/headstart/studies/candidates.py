@@ -27,8 +27,8 @@ COSTS = {
     "prediction": "in one prediction",
 }
 # Settings of the model; those of the data, the folds and the seed are the same for all.
-VARIABLE = ("image_size", "weights", "head", "class_weights", *STEP_SETTINGS, *ONLY_TRAINING,
-            *ONLY_PROBE)  # fmt: skip
+VARIABLE = ("image_size", "weights", "head", "tune", "class_weights", *STEP_SETTINGS,
+            *ONLY_TRAINING, *ONLY_PROBE)  # fmt: skip
 LONGEST_NAME = 80
 
 
@@ -162,10 +162,10 @@ def full_name(text: str) -> str:
 def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:
     """Settings that another candidate of the comparison takes and this one does not."""
     if strategy != PROBE:
-        return ("head", *ONLY_PROBE) if PROBE in strategies else ()
+        return ("head", "tune", *ONLY_PROBE) if PROBE in strategies else ()
     if set(strategies) == {PROBE}:
         return ()
-    return ONLY_TRAINING if head.casefold() == "mlp" else (*STEP_SETTINGS, *ONLY_TRAINING)
+    return ONLY_TRAINING if head.casefold() == "mlp" else ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
 
 
 def folder_name(text: str) -> str:
