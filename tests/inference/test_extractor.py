@@ -10,11 +10,13 @@ import torch
 from networks import on_cpu, tiny_network
 from PIL import Image
 
+from headstart.backbones import build_network, find_backbone
 from headstart.errors import HeadstartError
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.inference.extractor import place_module
 from headstart.inference.preprocessing import normalise, resize_pixels
 from headstart.records import Preprocessing
+from headstart.runtime import choose_execution
 
 
 def pictures(count, size=40, seed=0):
@@ -36,6 +38,19 @@ def test_a_picture_has_the_same_features_in_every_batch(precision):
         assert np.array_equal(features(extractor, source), whole)
     backwards = features(FeatureExtractor(network, on_cpu(precision), 8), source, range(20, -1, -1))
     assert np.array_equal(backwards[::-1], whole)
+
+
+def test_a_picture_alone_has_the_same_features_with_one_thread():
+    """In float32 some kernels change their order of summation between 12 and 16 images."""
+    network = build_network(find_backbone("EfficientNetB0"), weights="none", image_size=64)
+    extractor = FeatureExtractor(network, choose_execution("cpu", "float32"))
+    source, threads = pictures(16, 64), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        whole = features(extractor, source)
+        assert np.array_equal(features(extractor, source, range(3)), whole[:3])
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_features_are_those_of_the_plain_way():

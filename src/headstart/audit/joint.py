@@ -41,7 +41,8 @@ class JointExtractor(FeatureExtractor):
             self, extractor.preprocessing, extractor.num_features, extractor.batch_size
         )
         self.network, self.execution = extractor.network, extractor.execution
-        self.module = extractor.module
+        self.module, self.engine = extractor.module, extractor.engine
+        self.smallest_batch = extractor.smallest_batch
         self.plain = extractor
         self.auditing = FeatureExtractor(fixed_network(), fixed_execution())
         same = identity(self.auditing) == identity(extractor)

@@ -111,6 +111,8 @@ WORKING = (
     SettingOption("seed", Whole, "Every random choice hangs on it.  [default: 0]"),
     SettingOption("device", Text, "auto, cpu, cuda or mps.  [default: auto]"),
     SettingOption("precision", Text, "auto, bfloat16 or float32.  [default: auto]"),
+    SettingOption("pass_engine", Text, "What computes the features: auto, eager (PyTorch) or "
+                  "openvino.  [default: auto]"),
     SettingOption("audit", Text, "Look for duplicates, leaks and shortcuts: auto (up to 20,000 "
                   "images), full or none.  [default: auto]"),
     SettingOption("allow_leaks", Switch, "Go on although the data's own split leaks; stamped on "

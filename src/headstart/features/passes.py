@@ -54,7 +54,7 @@ def identity(extractor: FeatureExtractor, view: View = WHOLE) -> str:
             network.preprocessing.key,
             f"decoder {DECODER_VERSION}",
             view.key,
-            extractor.execution.key,
+            extractor.key,
         ]
     )
 

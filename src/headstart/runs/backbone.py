@@ -1,9 +1,11 @@
-"""The network that the settings of a run ask for."""
+"""The network that the settings of a run ask for, and the engine of its pass."""
 
 from __future__ import annotations
 
 from headstart.backbones import HeadBlocks, Network, build_network, find_backbone
-from headstart.runs.settings import RunSettings
+from headstart.inference import FeatureExtractor, PassWork, choose_engine
+from headstart.runs.settings import PROBE, RunSettings
+from headstart.runtime import Execution
 
 
 def build_backbone(settings: RunSettings) -> Network:
@@ -20,3 +22,28 @@ def build_backbone(settings: RunSettings) -> Network:
         seed=settings.seed,
         blocks=HeadBlocks.parse(settings.head_blocks, settings.pool),
     )
+
+
+def make_extractor(
+    settings: RunSettings, network: Network, execution: Execution, num_images: int
+) -> FeatureExtractor:
+    """The network on its device, in the engine that the rule chooses.
+
+    Args:
+        settings: may name the engine.
+        network: from `build_backbone`.
+        execution: device and precision.
+        num_images: of the whole data.
+
+    Raises:
+        UsageError: an engine that is unknown or that the device does not have.
+        MissingExtraError: the engine asked for is not installed.
+    """
+    work = PassWork(
+        architecture=network.spec.architecture,
+        image_size=network.preprocessing.size,
+        num_images=num_images,
+        frozen=settings.strategy == PROBE,
+    )
+    engine = choose_engine(settings.pass_engine, work, execution)
+    return FeatureExtractor(network, execution, engine=engine)

@@ -33,7 +33,7 @@ from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs import outputs
 from headstart.runs.auditing import audit_run, passing_extractor
-from headstart.runs.backbone import build_backbone
+from headstart.runs.backbone import build_backbone, make_extractor
 from headstart.runs.baselines import accuracy_of, baseline_figures
 from headstart.runs.confidence import (
     Aside,
@@ -58,7 +58,7 @@ from headstart.runs.record import (
     data_digest,
     describe_audit,
     describe_data,
-    describe_execution,
+    describe_engine,
     describe_network,
     describe_split,
     leaks_of,
@@ -146,10 +146,10 @@ class Job:
         far = settings.ood_data
         self.far = None if far is None else load_far(far, seed=settings.seed)
         execution = choose_execution(settings.device, settings.precision)
-        run_file.check_execution(execution)
         with self.clock.phase("network"):
             self.network: Network = build_backbone(settings)
-            self.extractor = FeatureExtractor(self.network, execution)
+            self.extractor = make_extractor(settings, self.network, execution, len(table))
+        run_file.check_engine(self.extractor.key)
         self.announce()
 
     def announce(self) -> None:
@@ -169,7 +169,7 @@ class Job:
         learnt = len(self.planned.train)
         for line in announced(self.settings, names, learnt, network.num_features):
             note(f"Views      {line}")
-        note(f"Engine     {self.extractor.execution.describe()}")
+        note(f"Engine     {self.extractor.describe()}")
 
     def run(self) -> RunResult:
         """All phases."""
@@ -229,7 +229,7 @@ class Job:
             data=describe_data(self.table, digest, features.facts),
             backbone=describe_network(self.network),
             preprocessing=vars(self.network.preprocessing),
-            engine=describe_execution(self.extractor.execution, self.extractor.batch_size),
+            engine=describe_engine(self.extractor),
         )
         with self.clock.phase("audit"):
             audit = audit_run(self.settings, self.folder, self.table, features.facts, self.progress)
@@ -460,7 +460,9 @@ class Job:
         """Whether pictures of other things are told to be unknown."""
         assert self.far is not None
         assert predictions.outlier_scores is not None
-        extractor = FeatureExtractor(model.network, self.extractor.execution)
+        extractor = self.extractor
+        if model.network is not self.network:
+            extractor = FeatureExtractor(model.network, extractor.execution)
         strange = far_scores(self.confidence, extractor, self.far, self.progress)
         known, seed = predictions.outlier_scores, self.settings.seed
         return judge_far(self.confidence, self.far.name, strange, known, groups=groups, seed=seed)

@@ -15,7 +15,7 @@ from headstart.features.passes import identity, store_keys
 from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
-from headstart.runs.backbone import build_backbone
+from headstart.runs.backbone import build_backbone, make_extractor
 from headstart.runs.job import split_with
 from headstart.runs.parts import read_table
 from headstart.runs.record import RUN_FILE
@@ -83,7 +83,7 @@ def plan_job(
     split = split_with(settings, table)
     network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
-    extractor = FeatureExtractor(network, execution)
+    extractor = make_extractor(settings, network, execution, len(table))
     keys = store_keys(table, range(len(table)))
     views = {WHOLE: np.arange(len(table)), **wanted_views(settings, split, len(table))}
     wanted = {view: {keys[row] for row in rows if row in keys} for view, rows in views.items()}
@@ -108,7 +108,7 @@ def plan_job(
         disk_bytes=num_passes * (2 * network.num_features + BYTES_A_ROW) + weights_bytes,
         backbone=f"{network.spec.name}, weights {network.weights.describe()}",
         preprocessing=network.preprocessing.describe(),
-        engine=execution.describe(),
+        engine=extractor.describe(),
         out=settings.out,
     )
 

@@ -18,9 +18,10 @@ from headstart.audit import Audit
 from headstart.backbones import Network
 from headstart.errors import ResumeError, UsageError
 from headstart.files import digest_bytes, read_json, write_json
+from headstart.inference import FeatureExtractor
 from headstart.records import ImageFacts, ImageTable, Split
 from headstart.runs.settings import RunSettings
-from headstart.runtime import Execution, machine
+from headstart.runtime import machine
 
 RUN_FILE = "run.json"
 SCHEMA_VERSION = 1
@@ -164,13 +165,20 @@ class RunFile:
                 "since it began. Restore them, or choose another --out."
             )
 
-    def check_execution(self, execution: Execution) -> None:
-        """Refuse to mix two engines in one run."""
+    def check_engine(self, key: str) -> None:
+        """Refuse to mix two engines in one run.
+
+        Args:
+            key: of the extractor.
+
+        Raises:
+            ResumeError: the run began with another one.
+        """
         stored = self.record.get("engine", {}).get("key")
-        if stored is not None and stored != execution.key:
+        if stored is not None and stored != key:
             raise ResumeError(
-                f"The run '{self.folder}' began on {stored} and cannot go on with "
-                f"{execution.key}. Choose the same device and precision, or another --out."
+                f"The run '{self.folder}' began on {stored} and cannot go on with {key}. "
+                "Choose the same engine, device and precision, or another --out."
             )
 
 
@@ -247,9 +255,15 @@ def describe_network(network: Network) -> dict[str, Any]:
     }
 
 
-def describe_execution(execution: Execution, batch_size: int) -> dict[str, Any]:
-    """What the record says of device and precision."""
-    return {**asdict(execution), "key": execution.key, "batch_size": batch_size}
+def describe_engine(extractor: FeatureExtractor) -> dict[str, Any]:
+    """What the record says of engine, device and precision."""
+    return {
+        **asdict(extractor.execution),
+        "name": extractor.engine.name,
+        "chosen": extractor.engine.reason,
+        "key": extractor.key,
+        "batch_size": extractor.batch_size,
+    }
 
 
 def describe_audit(audit: Audit) -> dict[str, Any]:

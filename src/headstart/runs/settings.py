@@ -33,7 +33,7 @@ NAMES = {
 LISTS = ("folds", "hidden", "dropout", "epochs", "threshold", "prevalence")
 AUDITS = ("auto", "full", "none")
 PROBE = "probe"
-CHOICES = ("class_weights", "device", "precision", "sets")
+CHOICES = ("class_weights", "device", "precision", "pass_engine", "sets")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 # Of these `tune` varies what is not given.
 TUNED = ("hidden", "dropout", "lr")
@@ -118,6 +118,7 @@ class RunSettings:
         strict: stop at the first list of unreadable files instead of leaving them out.
         device: 'auto', 'cpu', 'cuda' or 'mps'.
         precision: 'auto', 'bfloat16' or 'float32'.
+        pass_engine: of the pass over all images: 'auto', 'eager' (PyTorch) or 'openvino'.
     """
 
     data: str
@@ -173,6 +174,7 @@ class RunSettings:
     strict: bool = False
     device: str = "auto"
     precision: str = "auto"
+    pass_engine: str = "auto"
 
     def __post_init__(self) -> None:
         """Bring every value to its type, and check what needs no image."""

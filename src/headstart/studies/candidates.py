@@ -16,6 +16,7 @@ from typing import Any
 from headstart.backbones import WEIGHT_CHOICES, find_backbone
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
+from headstart.inference.engines import EAGER
 from headstart.runs import RunSettings
 from headstart.runs.backbone import build_backbone
 from headstart.runs.settings import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
@@ -121,6 +122,8 @@ class ComparisonSettings:
             chosen["weights"] = "none"
         name = folder_name(" ".join([model.replace("@", " "), strategy, *told]))
         kept = {key: value for key, value in chosen.items() if key not in unused}
+        if set(strategies) != {PROBE}:  # the rule would give a probe another engine than the rest
+            kept.setdefault("pass_engine", EAGER)
         kept |= {"model": backbone, "strategy": strategy, "out": str(Path(self.out) / name)}
         return CandidateRun(name=name, settings=RunSettings(**kept))
 

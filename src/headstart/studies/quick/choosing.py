@@ -30,7 +30,7 @@ from headstart.records import ImageTable, Integers
 from headstart.runs.backbone import build_backbone
 from headstart.runs.job import split_with
 from headstart.runs.parts import read_table
-from headstart.runs.record import describe_execution, now, versions
+from headstart.runs.record import describe_engine, now, versions
 from headstart.runs.units import Bools
 from headstart.runtime import Execution, choose_execution, seed_everything
 from headstart.studies.candidates import CandidateRun
@@ -190,7 +190,7 @@ class Trial:
         assert self.folds is not None
         labels = self.sample.table.labels
         scores = score_features(values, labels, *self.folds, len(self.sample.table.class_names))
-        self.engine = self.engine or describe_execution(self.execution, extractor.batch_size)
+        self.engine = self.engine or describe_engine(extractor)
         self.scores.append(scores)
         self.rows.append(
             {
