@@ -40,7 +40,7 @@ def mean_logits(features: npt.NDArray[np.floating], layers: Layers) -> npt.NDArr
     """(N, V, D) features of V views of each image -> (N, C) mean logits over the views."""
     count, views, width = features.shape
     logits = head_logits(features.reshape(count * views, width), layers)
-    means: npt.NDArray[np.float64] = logits.reshape(count, views, -1).mean(axis=1)
+    means: npt.NDArray[np.float64] = logits.reshape(count, views, logits.shape[1]).mean(axis=1)
     return means
 
 
