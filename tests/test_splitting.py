@@ -14,6 +14,7 @@ from headstart.errors import DataError, UsageError
 from headstart.splitting import (
     crossing,
     hold_out,
+    inner_folds,
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
@@ -412,6 +413,43 @@ def test_a_split_of_many_images_takes_little_time():
     fold = stratified_folds(labels, 5, class_names=names, groups=codes, seed=0)
     assert time.perf_counter() - begun < 20
     assert (np.bincount(fold) > 19_000).all()
+
+
+def test_inner_folds_divide_each_training_part_in_proportion():
+    """Every row of the training part is held out once, scored rows never, classes evenly."""
+    labels = np.repeat(np.arange(3), 40)
+    fold = stratified_folds(labels, 4, class_names=NAMES, seed=0)
+    inner = inner_folds(labels, fold, 3, class_names=NAMES, seed=0)
+    for number, row in enumerate(inner):
+        assert (row[fold == number] == -1).all()
+        assert set(row[fold != number]) == {0, 1, 2}
+        counts = np.array([np.bincount(labels[row == part]) for part in range(3)])
+        assert np.ptp(counts, axis=0).max() <= 1
+    again = inner_folds(labels, fold, 3, class_names=NAMES, seed=0)
+    np.testing.assert_array_equal(again, inner)
+    assert (inner_folds(labels, fold, 3, class_names=NAMES, seed=1) != inner).any()
+
+
+def test_inner_folds_keep_groups_whole():
+    """Images of one group are held out together."""
+    labels, groups = np.repeat(np.arange(2), 60), np.arange(120) // 4
+    fold = stratified_folds(labels, 3, class_names=NAMES, groups=groups, seed=1)
+    inner = inner_folds(labels, fold, 3, class_names=NAMES, groups=groups, seed=1)
+    for row in inner:
+        for group in np.unique(groups):
+            assert len(np.unique(row[groups == group])) == 1
+
+
+def test_too_many_inner_folds_are_refused_by_name():
+    """The fold, the class, its images there, and what to do."""
+    labels = np.array([0] * 12 + [1] * 4)
+    fold = np.arange(16) % 4
+    with pytest.raises(
+        DataError,
+        match=r"Inside the training part of fold 1: `inner_folds` must be between 2 and the "
+        r"smallest class's 3 images, got 4\. Lower --inner-folds .*'fox'\. Or leave --inner-folds",
+    ):
+        inner_folds(labels, fold, 4, class_names=NAMES, seed=0)
 
 
 @settings(max_examples=50, deadline=None)

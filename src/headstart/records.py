@@ -188,6 +188,8 @@ class Split:
             it is scored.
         inner: (num_folds, N_train) bool, True where a row of the fold's training part is
             held out to choose settings; never True on the part that is scored.
+        inner_fold: (num_folds, N_train) the inner fold that holds each row of the training part
+            out, -1 on the part that is scored; None where penalties too are chosen on `inner`.
         origin: where the test part comes from, in words.
         scheme: 'stratified', 'leave-one-group-out', 'leave-one-source-out', or 'given'.
         fold_names: num_folds names of what each fold leaves out; () where it is a mere number.
@@ -203,6 +205,7 @@ class Split:
     fold: Integers
     inner: npt.NDArray[np.bool_]
     origin: str
+    inner_fold: Integers | None = None
     scheme: str = "stratified"
     fold_names: tuple[str, ...] = ()
     calibration: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
@@ -214,6 +217,15 @@ class Split:
     def num_folds(self) -> int:
         """How many folds."""
         return len(self.inner)
+
+    @property
+    def chooses_penalty(self) -> npt.NDArray[np.bool_]:
+        """(num_folds, J, N_train) the parts on which penalties are chosen; J = 1 is `inner`."""
+        if self.inner_fold is None:
+            return self.inner[:, None]
+        numbers = np.arange(int(self.inner_fold.max()) + 1)
+        held: npt.NDArray[np.bool_] = self.inner_fold[:, None] == numbers[:, None]
+        return held
 
     @property
     def folds_in_words(self) -> str:

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from headstart.heads import (
     HEADS,
+    SharedWeights,
     fit_logistic,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
+    logistic_loss,
     penalty_path,
     predict_logits,
+    rotate_features,
+    rotation,
 )
 from headstart.heads import logistic as logistic_module
 from headstart.heads.penalties import mean_squares
@@ -97,9 +101,10 @@ def test_analytic_gradient_matches_autograd():
     features, labels = make_blobs()
     shares = torch.rand(2, 90, generator=torch.Generator().manual_seed(3)).double()
     shares /= shares.sum(1, keepdim=True)
-    basis = logistic_module._find_basis(features, shares.mean(0))
+    basis = rotation.find_basis(features, shares.mean(0))
     penalties = torch.tensor([0.1, 2.0], dtype=torch.float64)
-    loss = logistic_module._Loss(basis.apply(features), labels, shares, penalties, 3)
+    rows = logistic_loss.WeightedRows(basis.apply(features), labels, shares, 3)
+    loss = logistic_loss.LogisticLoss(rows, torch.arange(2), penalties)
     points = torch.randn(2, 21, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     points.requires_grad_()
     value, gradient = loss.evaluate(points.detach(), torch.arange(2))
@@ -131,9 +136,10 @@ def test_chunks_and_batches_change_nothing(monkeypatch):
     weights = (torch.rand(4, 90, generator=torch.Generator().manual_seed(5)) < 0.7).double()
     penalties = torch.tensor([1e-3, 1e-2, 0.1, 1.0], dtype=torch.float64)
     whole = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
-    monkeypatch.setattr(logistic_module, "LOGIT_BYTES", 1000)
+    monkeypatch.setattr(logistic_loss, "LOGIT_BYTES", 1000)
+    monkeypatch.setattr(logistic_loss, "GRAM_ROWS", 7)
+    monkeypatch.setattr(rotation, "GRAM_ROWS", 7)
     monkeypatch.setattr(logistic_module, "STATE_BYTES", 10_000)
-    monkeypatch.setattr(logistic_module, "GRAM_ROWS", 7)
     cut = fit_logistic(features, labels, weights, penalties, 3, **TIGHT)
     torch.testing.assert_close(cut.coef, whole.coef, atol=1e-7, rtol=1e-6)
 
@@ -214,7 +220,7 @@ def test_too_few_iterations_are_reported():
         ({"weights": torch.tensor([[1.0] * 6, [0.0] * 6])}, "none in problems \\[1\\]"),
         ({"weights": -torch.ones(2, 6)}, "not negative"),
         ({"features": torch.full((6, 2), torch.nan)}, "6 rows with NaN"),
-        ({"features": torch.ones(6, 2, dtype=torch.float16)}, "float32 or float64"),
+        ({"features": torch.ones(6, 2, dtype=torch.int64)}, "float32 or float64"),
         ({"penalties": torch.tensor([0.0, 1.0])}, "2 positive numbers"),
         ({"labels": torch.tensor([0, 1, 2, 3, 0, 1])}, "0 to C - 1"),
         ({"labels": torch.zeros(5, dtype=torch.int64)}, "like the features"),
@@ -292,6 +298,98 @@ def test_scored_rows_never_influence_their_fold():
     torch.testing.assert_close(after.inner_log_loss[0], before.inner_log_loss[0], atol=1e-7, rtol=0)
     assert after.penalty[0] == before.penalty[0]
     assert (after.coef[1] - before.coef[1]).abs().max() > 1e-3
+
+
+def make_inner_folds(train: Tensor, count: int = 2) -> Tensor:
+    """(F, J, N) bool: every training row is held out once."""
+    order = torch.rand(train.shape, generator=torch.Generator().manual_seed(7)).argsort(1)
+    inner = torch.where(train > 0, order % count, -1)
+    return inner[:, None] == torch.arange(count)[:, None]
+
+
+def test_inner_folds_choose_by_the_mean_of_their_losses():
+    """Each part alone gives its table; the mean of the tables chooses, for each fold by itself."""
+    arguments = make_protocol()
+    held_out = make_inner_folds(arguments["train_weights"])
+    arguments["inner_held_out"] = held_out
+    together = fit_with_chosen_penalty(**arguments, **TIGHT_SEARCH)
+    alone = [
+        fit_with_chosen_penalty(
+            **(arguments | {"inner_held_out": held_out[:, j]}), **TIGHT_SEARCH
+        ).inner_log_loss
+        for j in range(2)
+    ]
+    mean = torch.stack(alone).mean(0)
+    torch.testing.assert_close(together.inner_log_loss, mean, atol=1e-7, rtol=0)
+    torch.testing.assert_close(together.penalty, together.penalties[mean.argmin(1)])
+    wanted = fit_scaled_logistic(
+        arguments["features"],
+        arguments["labels"],
+        arguments["train_weights"],
+        together.penalty,
+        3,
+        tolerance=1e-12,
+    )
+    torch.testing.assert_close(together.coef, wanted.coef, atol=1e-6, rtol=1e-5)
+
+
+def test_scored_rows_never_influence_inner_folds_either():
+    """Other features and labels in fold 0's scored rows leave its tables, choice and head."""
+    arguments = make_protocol()
+    arguments["inner_held_out"] = make_inner_folds(arguments["train_weights"])
+    before = fit_with_chosen_penalty(**arguments, **TIGHT_SEARCH)
+    scored = arguments["train_weights"][0] == 0
+    features, labels = arguments["features"].clone(), arguments["labels"].clone()
+    features[scored] = 100 * features[scored].flip(0) - 7
+    labels[scored] = 2 - labels[scored]
+    changed = arguments | {"features": features, "labels": labels}
+    after = fit_with_chosen_penalty(**changed, **TIGHT_SEARCH)
+    torch.testing.assert_close(after.inner_log_loss[0], before.inner_log_loss[0], atol=1e-7, rtol=0)
+    assert after.penalty[0] == before.penalty[0]
+    torch.testing.assert_close(after.coef[0], before.coef[0], atol=1e-6, rtol=1e-5)
+    assert (after.coef[1] - before.coef[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("reading", [-1e9, 1e9], ids=["one sweep", "a sweep each"])
+def test_shared_weights_equal_weights_of_their_own(monkeypatch, reading):
+    """All penalties of a fold at once, on all rows or on its own rows, are the same fits."""
+    features, labels = make_blobs()
+    rows = (torch.rand(3, 90, generator=torch.Generator().manual_seed(5)) < 0.5).double()
+    of = torch.arange(3).repeat_interleave(2)
+    penalties = torch.tensor([1e-2, 0.1]).repeat(3)
+    wanted = fit_logistic(features, labels, rows[of], penalties, 3, **TIGHT)
+    monkeypatch.setattr(logistic_loss, "READING", reading)
+    monkeypatch.setattr(logistic_loss, "MOST_ROWS", 16)
+    shared = SharedWeights(rows=rows, of=of)
+    fit = fit_logistic(features, labels, shared, penalties, 3, **TIGHT)
+    torch.testing.assert_close(fit.coef, wanted.coef, atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(fit.intercept, wanted.intercept, atol=1e-7, rtol=1e-6)
+
+
+def test_features_in_16_bits_are_fitted_like_their_values_in_32():
+    """Bit by bit: they are widened chunk by chunk."""
+    arguments = make_protocol(torch.float32)
+    half = arguments["features"].half()
+    wanted = fit_with_chosen_penalty(**(arguments | {"features": half.float()}))
+    got = fit_with_chosen_penalty(**(arguments | {"features": half}))
+    assert torch.equal(got.coef, wanted.coef)
+    assert torch.equal(got.inner_log_loss, wanted.inner_log_loss)
+
+
+def test_features_in_mapped_files_give_the_same_fit(tmp_path):
+    """Features and coordinates may lie on the disk; coordinates of another shape are refused."""
+    arguments = make_protocol(torch.float32)
+    kept = np.memmap(tmp_path / "features.bin", np.float16, "w+", shape=(120, 6))
+    kept[:] = arguments["features"].half().numpy()
+    wanted = fit_with_chosen_penalty(**(arguments | {"features": torch.from_numpy(kept[:].copy())}))
+    file = str(tmp_path / "inputs.bin")
+    into = torch.from_file(file, shared=True, size=120 * 7, dtype=torch.float32).view(120, 7)
+    rotated = rotate_features(torch.from_numpy(kept), into=into)
+    got = fit_with_chosen_penalty(**(arguments | {"features": rotated}))
+    assert torch.equal(got.coef, wanted.coef)
+    assert (tmp_path / "inputs.bin").stat().st_size == 4 * 120 * 7
+    with pytest.raises(ValueError, match=r"`into` must be \(120, 7\) torch.float32"):
+        rotate_features(torch.from_numpy(kept), into=into.double())
 
 
 def test_penalties_mean_the_same_for_features_of_any_size():

@@ -15,7 +15,7 @@ from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, run_job
+from headstart.runs import RunSettings, logistic, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
@@ -52,6 +52,98 @@ def test_a_killed_mlp_run_keeps_its_folds(finished, colour_folder, tmp_path, mon
     assert figures(resumed.out) == figures(finished.out)
 
 
+TUNE = {"head": "mlp", "tune": 9, "hidden": "8", "epochs": 9, "batch_size": 8}
+
+
+def test_a_tuned_mlp_run_keeps_a_setting_a_fold(colour_folder, tmp_path, monkeypatch):
+    """Its table, its figures, its bundle; killed before the final fit, it ends alike."""
+    chosen = TUNE | {"learning_curve": False}
+    result = run_job(settings(colour_folder, tmp_path / "run", **chosen))
+    tuning = rows(result.out / "tuning.csv")
+    assert len(tuning) == 3 * 9
+    kept = [row for row in tuning if row["kept"] == "yes"]
+    assert [row["fold"] for row in kept] == ["1", "2", "3"]
+    for fold, row in enumerate(kept):
+        rivals = [r for r in tuning if r["fold"] == row["fold"] and r["epochs"] == row["epochs"]]
+        assert float(row["inner_log_loss"]) == min(float(r["inner_log_loss"]) for r in rivals)
+        told = rows(result.out / "cv_results.csv")[fold]
+        assert f"lr={row['lr']} " in told["setting"]
+        assert told["epochs"] == row["best_epoch"]
+    searched = result.metrics["tuning"]
+    assert searched["epochs"] == 3 * (9 + 3 * 3 + 9)
+    assert searched["epochs_of_the_full_grid"] == 3 * 81
+    choice = result.record["choice"]
+    assert choice["hidden"] == "8"
+    assert f"lr={choice['lr']} " in searched["final"]
+    assert result.metrics["cross_validation"]["figures"]["accuracy"]["value"] > 0.8
+    assert headstart.load(result.out).head.chosen["lr"] == choice["lr"]
+
+    def stop(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MlpFitting, "fit_final", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_job(settings(colour_folder, tmp_path / "killed", **chosen))
+    monkeypatch.undo()
+    monkeypatch.setattr(mlp_search, "successive_halving", stop)
+    resumed = run_job(settings(colour_folder, tmp_path / "killed", **chosen), resume=True)
+    assert figures(resumed.out) == figures(result.out)
+    assert (resumed.out / "tuning.csv").read_bytes() == (result.out / "tuning.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tune": 9}, "means nothing to 'logistic'. Take --head mlp, or leave --tune out"),
+        ({"tune": 9, "strategy": "full"}, "means nothing to 'full'"),
+        ({"tune": 1, "head": "mlp"}, "`tune` must be between 2 and 200 settings, got 1"),
+        ({"tune": 37, "head": "mlp", "lr": 0.1}, "must be at most the 36 settings"),
+    ],
+)
+def test_tuning_that_cannot_be_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        RunSettings(data="digits", out="x", **changes)
+
+
+def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_path):
+    plain = run_job(settings(colour_folder, tmp_path / "a", learning_curve=False))
+    nested = run_job(
+        settings(
+            colour_folder, tmp_path / "b", learning_curve=False, inner_folds=3, num_penalties=6
+        )
+    )
+    history = rows(nested.out / "history.csv")
+    assert len(history) == 3 * 6
+    assert (plain.out / "splits.csv").read_bytes() == (nested.out / "splits.csv").read_bytes()
+    told = [run.record["splits"]["inner_folds"] for run in (plain, nested)]
+    assert told == [1, 3]
+    assert plain.record["splits"]["digest"] != nested.record["splits"]["digest"]
+    means = {}
+    for row in history:
+        means.setdefault(row["penalty"], []).append(float(row["inner_log_loss"]))
+    contenders = {row["penalty"] for row in history if row["contender"] == "yes"}
+    best = min(contenders, key=lambda penalty: statistics.mean(means[penalty]))
+    assert nested.record["choice"]["penalty"] == pytest.approx(float(best))
+
+
+def test_coordinates_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch):
+    in_memory = run_job(settings(colour_folder, tmp_path / "a"))
+    given, true_rotate = [], logistic.rotate_features
+
+    def watched(features, *, into=None):
+        given.append(into is not None)
+        return true_rotate(features, into=into)
+
+    monkeypatch.setattr(logistic, "MAPPED_FROM_BYTES", 0)
+    monkeypatch.setattr(logistic, "rotate_features", watched)
+    on_disk = run_job(settings(colour_folder, tmp_path / "b"))
+    assert given == [True]
+    assert figures(on_disk.out) == figures(in_memory.out)
+    assert {path.name for path in on_disk.out.iterdir()} == {
+        p.name for p in in_memory.out.iterdir()
+    }
+
+
 def test_history_has_a_line_a_fold_and_epoch(finished):
     history = rows(finished.out / "history.csv")
     assert {row["fold"] for row in history} == {"1", "2", "3"}
@@ -76,8 +168,21 @@ def test_settings_of_steps_are_refused_by_a_head_without_steps(name):
         ({"class_weights": "heavy"}, "`class_weights` must be none or balanced"),
         ({"max_images": 0}, "`max_images` must be at least 1"),
         ({"crop_margin": -0.1}, "`crop_margin` must be between 0 and 1"),
+        ({"inner_folds": 0}, "`inner_folds` must be between 1 and 20, got 0. Correct --inner-fo"),
+        ({"num_penalties": 101}, "`num_penalties` must be between 1 and 100, got 101"),
+        ({"inner_folds": 3, "ratio": "70/15/15"}, "and so does `inner_folds` 3. Leave one out"),
     ],
-    ids=["hidden", "epochs", "dropout", "class-weights", "max-images", "crop-margin"],
+    ids=[
+        "hidden",
+        "epochs",
+        "dropout",
+        "class-weights",
+        "max-images",
+        "crop-margin",
+        "inner-folds",
+        "penalties",
+        "ratio",
+    ],
 )
 def test_bad_settings_are_one_sentence(changes, message):
     with pytest.raises(UsageError, match=message):

@@ -104,6 +104,26 @@ def test_folds_never_split_the_views_of_an_image(hard_folder, tmp_path):
     assert not bool((inner.left_out & (task.fold_weights() == 0)).any())
 
 
+def test_inner_folds_leave_out_all_views_of_what_chooses(hard_folder, tmp_path):
+    task = task_of(hard_folder, tmp_path, **BOTH)
+    images = len(task.split.train)
+    fold = task.split.fold
+    within = np.where(fold == np.arange(3)[:, None], -1, np.arange(images) % 2)
+    inner = replace(task, split=replace(task.split, inner_fold=within)).penalty_inner
+    assert inner.chooses.shape == (3, 2, 4 * images)
+    left_out = inner.left_out.view(3, 2, 4, images)
+    assert torch.equal(left_out.all(2), left_out.any(2))
+    assert torch.equal(inner.chooses[..., :images], left_out[:, :, 0])
+    assert not inner.chooses[..., images:].any()
+    assert torch.equal(left_out[:, :, 0].sum(1), torch.from_numpy(within >= 0).long())
+
+
+@pytest.mark.parametrize("how", [{"inner_folds": 2}, {"head": "mlp", "tune": 3, "epochs": 2}])
+def test_views_go_with_inner_folds_and_tuning(hard_folder, tmp_path, how):
+    result = run_job(settings(hard_folder, tmp_path / "run", **BOTH, **how))
+    assert result.metrics["cross_validation"]["num_images"] > 0
+
+
 def test_rows_are_the_views_of_their_images(hard_folder, tmp_path):
     task = task_of(hard_folder, tmp_path, **BOTH)
     images = len(task.split.train)

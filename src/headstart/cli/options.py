@@ -53,6 +53,9 @@ DATA = (
                   "or a CSV with path,part[,fold]."),
     SettingOption("folds", Text, "Cross-validation folds: a number, leave-one-group-out or "
                   "leave-one-source-out.  [default: 5]"),
+    SettingOption("inner_folds", Whole, "Inside every fold, the parts that choose the penalty of a "
+                  "logistic head in turn; 1 holds a fifth out.  [default: 1]"),
+    SettingOption("num_penalties", Whole, "Penalties to choose from.  [default: 10]"),
 )  # fmt: skip
 MODEL = (
     SettingOption("model", Text, "Backbone; see `headstart models`.  [default: mini]"),
@@ -61,6 +64,8 @@ MODEL = (
     SettingOption("strategy", Text, "probe (frozen), partial, full, two-stage, gradual, norm-only "
                   "or scratch.  [default: probe]"),
     SettingOption("head", Text, "Head on frozen features: logistic or mlp.  [default: logistic]"),
+    SettingOption("tune", Whole, "Settings of an mlp head to try; every fold keeps its best on its "
+                  "inner part, by successive halving, as in 27."),
     SettingOption("hidden", Text, "Hidden layers of an mlp head or of a new head to fine-tune "
                   "with, as in 512,64."),
     SettingOption("dropout", Text, "Before every dense layer, as in 0.5."),

@@ -14,6 +14,13 @@ from headstart.heads.class_weights import (
     balanced_weights,
     balancing_factors,
 )
+from headstart.heads.halving import (
+    HalvedSettings,
+    draw_settings,
+    fit_winners,
+    rungs,
+    successive_halving,
+)
 from headstart.heads.inner import InnerRows
 from headstart.heads.layers import (
     Layers,
@@ -23,25 +30,22 @@ from headstart.heads.layers import (
     mean_logits,
     to_probabilities,
 )
-from headstart.heads.logistic import (
-    LogisticFit,
-    RotatedFeatures,
-    fit_logistic,
-    predict_logits,
-    rotate_features,
-)
+from headstart.heads.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
 from headstart.heads.logme import logme
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
 from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
 from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
 from headstart.heads.penalties import (
     FIT_TOLERANCE,
+    LOOK_TOLERANCE,
+    SEARCH_TOLERANCE,
     ChosenFit,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
     penalty_path,
 )
 from headstart.heads.registered import HEADS, HeadSpec
+from headstart.heads.rotation import RotatedFeatures, rotate_features
 
 __all__ = [
     "BASELINES",
@@ -49,10 +53,13 @@ __all__ = [
     "E1_MLP",
     "FIT_TOLERANCE",
     "HEADS",
+    "LOOK_TOLERANCE",
     "SCHEDULES",
+    "SEARCH_TOLERANCE",
     "BaselineSpec",
     "ChosenFit",
     "FitPlan",
+    "HalvedSettings",
     "HeadSpec",
     "InnerRows",
     "Layers",
@@ -62,15 +69,18 @@ __all__ = [
     "MlpHistory",
     "MlpSettings",
     "RotatedFeatures",
+    "SharedWeights",
     "apply_class_weights",
     "balanced_weights",
     "balancing_factors",
     "cosine_class_mean",
+    "draw_settings",
     "fit_logistic",
     "fit_mlp_final",
     "fit_mlp_folds",
     "fit_mlps",
     "fit_scaled_logistic",
+    "fit_winners",
     "fit_with_chosen_penalty",
     "head_logits",
     "head_probabilities",
@@ -83,6 +93,8 @@ __all__ = [
     "predict_logits",
     "problems_at_once",
     "rotate_features",
+    "rungs",
     "score_baselines",
+    "successive_halving",
     "to_probabilities",
 ]

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, UsageError
-from headstart.heads.logistic import slices
+from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
 BLOCK_BYTES = 32 * 2**20

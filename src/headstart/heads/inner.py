@@ -13,11 +13,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class InnerRows:
-    """Of F folds over N rows.
+    """Of F folds over N rows; of J parts of each fold where penalties are chosen on several.
 
     Attributes:
-        chooses: (F, N) bool, rows that are scored to choose.
-        left_out: (F, N) bool, rows not learnt from meanwhile: those, and other views of their
+        chooses: (F, N) or (F, J, N) bool, rows that are scored to choose.
+        left_out: the same shape, rows not learnt from meanwhile: those, and other views of their
             images.
     """
 
@@ -30,3 +30,9 @@ class InnerRows:
         if isinstance(given, InnerRows):
             return given
         return cls(chooses=given, left_out=given)
+
+    def in_parts(self) -> InnerRows:
+        """(F, J, N); J = 1 where there is one part a fold."""
+        if self.chooses.ndim == 3:
+            return self
+        return InnerRows(chooses=self.chooses[:, None], left_out=self.left_out[:, None])

@@ -89,7 +89,7 @@ def fit_mlp_folds(
             *data, learns, num_classes, settings, seed=seed, plan=plan, on_epoch=on_epoch
         )
         return MlpFolds(fit=fit, epochs=fit.num_epochs, inner_history=None)
-    chooses = _checked_inner(learns, chooses)
+    chooses = checked_inner(learns, chooses)
     left_out = inner.left_out if isinstance(inner, InnerRows) else chooses
     search = fit_mlps(
         *data,
@@ -143,7 +143,7 @@ def fit_mlp_final(
     )
 
 
-def _checked_inner(learns: Tensor, inner: Tensor | None) -> Tensor:
+def checked_inner(learns: Tensor, inner: Tensor | None) -> Tensor:
     """The inner rows, or DataError where they cannot choose."""
     if inner is None or inner.shape != learns.shape or inner.dtype != torch.bool:
         got = "none" if inner is None else f"{inner.dtype} {tuple(inner.shape)}"

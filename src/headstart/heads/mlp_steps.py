@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from headstart.errors import UsageError
-from headstart.heads.logistic import slices
 from headstart.heads.mlp_settings import FitPlan, MlpSettings
+from headstart.heads.rotation import slices
 from headstart.heads.stacked import StackedNetworks, draw_masks, draw_parameters
 
 CHUNK_BYTES = 2**21
@@ -28,6 +28,10 @@ SCORE_ROWS = 4096
 SMALLEST_DEVIATION = 0.01
 
 OnEpoch = Callable[[int, int], None]
+
+
+class DivergedError(UsageError):
+    """Training left the finite numbers."""
 
 
 class Counter:
@@ -117,7 +121,7 @@ class Problem:
         """Tell the epoch, just written down, and the rate that was too much."""
         settings = self.task.settings
         remedy = "lr or weight_decay" if settings.weight_decay else "lr"
-        raise UsageError(
+        raise DivergedError(
             "Training diverged: losses and weights of the mlp head must stay finite, and did not "
             f"after epoch {len(self.figures)} of {settings.epochs} at `lr` {settings.lr:g}. "
             f"Lower {remedy}."

@@ -9,12 +9,13 @@ penalty_k s_k^2 is the same problem, and its coefficients are already those for 
 One scalar and not one a feature, because the ratios between the features of a network carry
 information, and a feature that is zero on nearly all rows would be blown up to unit size.
 
-Choice, per fold.  All folds x all penalties are fitted at once on the training part less its
-inner rows, roughly, and scored by log loss on the inner rows.  Each fold's best and its two
-neighbours are its contenders: they go on together to a closer fit and are scored again.  The
-winner of each fold is fitted on the whole training part, all folds at once, beginning where its
-inner fit ended.  The penalty multiplies a mean loss, so it carries over from the smaller part to
-the larger.  The scored rows have no weight anywhere.
+Choice, per fold.  The training part is held out in J parts, one by one: a share of it (J = 1), or
+J inner folds.  All folds x inner parts x penalties are fitted at once on the training part less
+the held-out one, roughly, and scored on it by log loss, of which the mean over the inner parts
+counts.  Each fold's best penalty and its two neighbours are its contenders: they go on together to
+a closer fit and are scored again.  The winner of each fold is fitted on the whole training part,
+all folds at once, beginning at the mean of its inner fits.  The penalty multiplies a mean loss, so
+it carries over from the smaller part to the larger.  The scored rows have no weight anywhere.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from headstart.heads.inner import InnerRows
 from headstart.heads.logistic import (
     MAX_ITERATIONS,
     LogisticFit,
-    RotatedFeatures,
+    SharedWeights,
     Start,
+    as_shared,
     fit_logistic,
     predict_logits,
-    rotate_features,
-    slices,
 )
+from headstart.heads.rotation import RotatedFeatures, rotate_features, slices, widened
 
 WEAKEST, STRONGEST = 1e-5, 1.0
 # Gradient tolerances (`LogisticFit.gradient_norm`): of the first look at all candidates, of the
@@ -55,12 +56,14 @@ class ChosenFit:
         intercept: (F, C).
         penalty: (F,) the chosen ones.
         penalties: (P,) the candidates.
-        inner_log_loss: (F, P) mean natural log loss of the inner rows.
+        inner_log_loss: (F, P) mean natural log loss of held-out rows, mean over inner parts.
         inner_accuracy: (F, P) their accuracy.
         final_penalty: the contender with the lowest mean inner log loss over the folds.
         iterations: (F,) passes over the data of the second fit.
         converged: (F,) bool of the second fit.
         contender: (F, P) bool, the candidates that were fitted closely.
+        inner_iterations: (F, J, P) passes over the data of the inner fits, both looks together.
+        inner_converged: (F, J, P) bool, at the tolerance of their last look.
     """
 
     coef: Tensor
@@ -73,6 +76,8 @@ class ChosenFit:
     iterations: Tensor
     converged: Tensor
     contender: Tensor
+    inner_iterations: Tensor
+    inner_converged: Tensor
 
 
 def penalty_path(num: int = 10) -> Tensor:
@@ -88,7 +93,7 @@ def penalty_path(num: int = 10) -> Tensor:
 def fit_scaled_logistic(
     features: Tensor | RotatedFeatures,
     labels: Tensor,
-    weights: Tensor,
+    weights: Tensor | SharedWeights,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -101,7 +106,7 @@ def fit_scaled_logistic(
     Args:
         features: (N, D), raw, or from `rotate_features`.
         labels: (N,) int64.
-        weights: (K, N) >= 0; mean and scale of problem k are those of its weighted rows.
+        weights: as in `fit_logistic`; mean and scale of a problem are those of its weighted rows.
         penalties: (K,) > 0, for features of mean square one.
         num_classes: C.
         tolerance: as in `fit_logistic`.
@@ -112,7 +117,9 @@ def fit_scaled_logistic(
         Coefficients for the raw features.
     """
     raw = features.raw if isinstance(features, RotatedFeatures) else features
-    scaled = penalties.to(raw.device).double() * mean_squares(raw, weights)
+    weights = as_shared(weights)
+    squares = mean_squares(raw, weights.rows)[weights.of]
+    scaled = penalties.to(raw.device).double() * squares
     return fit_logistic(
         features,
         labels,
@@ -132,14 +139,18 @@ def mean_squares(features: Tensor, weights: Tensor) -> Tensor:
         features: (N, D).
         weights: (K, N), which rows are whose.
     """
-    weights = weights.to(features.dtype)
+    weights = weights.to(widened(features[:0]).dtype)
     total = weights.sum(1, dtype=torch.float64)
-    origin = features.mean(0)  # near every mean: the difference below then keeps its digits
-    chunks = slices(len(features), ROWS)
-    lengths = torch.cat([(features[rows] - origin).square().sum(1) for rows in chunks])
-    means = (weights @ features).double() / total[:, None] - origin
-    squares = (weights.double() @ lengths.double()) / total - means.square().sum(1)
-    squares = squares / features.shape[1]
+    # Near every mean: the differences below then keep their digits.
+    origin = widened(features[:ROWS]).mean(0)
+    sums = torch.zeros(len(weights), features.shape[1], dtype=torch.float64, device=origin.device)
+    squares = torch.zeros_like(total)
+    for rows in slices(len(features), ROWS):
+        away, own = widened(features[rows]) - origin, weights[:, rows]
+        sums += (own @ away).double()
+        squares += own.double() @ away.square().sum(1).double()
+    means = sums / total[:, None]
+    squares = (squares / total - means.square().sum(1)) / features.shape[1]
     return torch.where(squares > 0, squares, 1.0)
 
 
@@ -157,10 +168,11 @@ def fit_with_chosen_penalty(
     """Choose each fold's penalty on its inner rows and fit the fold with it.
 
     Args:
-        features: (N, D) raw, float32 or float64, or from `rotate_features`.
+        features: (N, D) raw, float16, float32 or float64, or from `rotate_features`.
         labels: (N,) int64.
         train_weights: (F, N) >= 0, zero on the rows that the fold is scored on.
-        inner_held_out: (F, N) bool, rows of the fold's training part that choose; `InnerRows`
+        inner_held_out: (F, N) bool, rows of the fold's training part that choose; or (F, J, N)
+            for J parts that choose together, each held out from fits of its own; `InnerRows`
             where rows are views of images.
         penalties: (P,) candidates, see `penalty_path`.
         num_classes: C.
@@ -170,7 +182,7 @@ def fit_with_chosen_penalty(
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
     """
-    inner = InnerRows.of(inner_held_out)
+    inner = InnerRows.of(inner_held_out).in_parts()
     _check_inner(train_weights, inner.chooses)
     if isinstance(features, Tensor):
         features = rotate_features(features)
@@ -178,7 +190,7 @@ def fit_with_chosen_penalty(
     found = _search(
         features,
         labels,
-        train_weights * ~inner.left_out,
+        train_weights[:, None] * ~inner.left_out,
         inner.chooses,
         penalties,
         num_classes,
@@ -207,19 +219,23 @@ def fit_with_chosen_penalty(
         iterations=fit.iterations,
         converged=fit.converged,
         contender=contender,
+        inner_iterations=found.iterations,
+        inner_converged=found.converged,
     )
 
 
-def _check_inner(train_weights: Tensor, inner_held_out: Tensor) -> None:
-    """Raise ValueError where the inner rows are none, or none of the fold's own."""
-    if inner_held_out.shape != train_weights.shape or inner_held_out.dtype != torch.bool:
+def _check_inner(train_weights: Tensor, held_out: Tensor) -> None:
+    """Raise ValueError where inner rows (F, J, N) are none, or none of the fold's own."""
+    num_folds, rows = train_weights.shape
+    if held_out.shape != (num_folds, held_out.shape[1], rows) or held_out.dtype != torch.bool:
         raise ValueError(
-            f"`inner_held_out` must be bool {tuple(train_weights.shape)} like `train_weights`, "
-            f"got {inner_held_out.dtype} {tuple(inner_held_out.shape)}."
+            f"`inner_held_out` must be bool {(num_folds, rows)} like `train_weights`, or "
+            f"{(num_folds, 'J', rows)}, got {held_out.dtype} {tuple(held_out.shape)}."
         )
-    if bool((inner_held_out & (train_weights == 0)).any()):
+    outside = held_out & (train_weights == 0)[:, None]
+    if bool(outside.any()):
         raise ValueError("`inner_held_out` must lie inside the training part of its fold.")
-    empty = (~inner_held_out.any(1)).nonzero()[:, 0].tolist()
+    empty = (~held_out.any(2)).any(1).nonzero()[:, 0].tolist()
     if empty:
         raise ValueError(
             f"`inner_held_out` must hold out a row in every fold, got none in {empty}."
@@ -228,25 +244,29 @@ def _check_inner(train_weights: Tensor, inner_held_out: Tensor) -> None:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Found:
-    """What the inner fits of F folds x P penalties found."""
+    """What the inner fits of F folds x J parts x P penalties found."""
 
-    log_loss: Tensor  # (F, P)
+    log_loss: Tensor  # (F, P), mean over the parts
     accuracy: Tensor  # (F, P)
     contender: Tensor  # (F, P) bool
-    closer: LogisticFit  # of the contenders, row by row
+    closer: LogisticFit  # of the contenders, by fold, then part, then penalty
+    iterations: Tensor  # (F, J, P)
+    converged: Tensor  # (F, J, P)
 
     def heads_of(self, winners: Tensor) -> Start:
-        """Coefficients and intercepts of one contender (F,) a fold."""
-        place = self.contender.flatten().cumsum(0).view(self.contender.shape) - 1
-        at = place.gather(1, winners[:, None])[:, 0]
-        return self.closer.coef[at], self.closer.intercept[at]
+        """Coefficients and intercepts of one contender (F,) a fold, means over its parts."""
+        num_parts = self.converged.shape[1]
+        fitted = self.contender[:, None].expand(-1, num_parts, -1)
+        place = fitted.flatten().cumsum(0).view(fitted.shape) - 1
+        at = place.gather(2, winners[:, None, None].expand(-1, num_parts, 1))[..., 0]
+        return self.closer.coef[at].mean(1), self.closer.intercept[at].mean(1)
 
 
 def _search(
     features: RotatedFeatures,
     labels: Tensor,
     weights: Tensor,
-    inner_held_out: Tensor,
+    chooses: Tensor,
     penalties: Tensor,
     num_classes: int,
     *,
@@ -257,38 +277,42 @@ def _search(
     Args:
         features: (N, D), rotated.
         labels: (N,).
-        weights: (F, N), of the training part less its inner rows.
-        inner_held_out: (F, N) bool.
+        weights: (F, J, N), of the training part less what is held out.
+        chooses: (F, J, N) bool.
         penalties: (P,).
         num_classes: C.
         tolerances: of the two looks.
     """
-    shape = (len(weights), len(penalties))
-    candidates = penalties.repeat(len(weights))
-    of_fold = torch.arange(len(weights), device=penalties.device).repeat_interleave(len(penalties))
+    shape = (*chooses.shape[:2], len(penalties))
+    rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
+    of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
+    candidates = penalties.repeat(len(rows))
     data = (features, labels)
     look = fit_scaled_logistic(
-        *data, weights[of_fold], candidates, num_classes, tolerance=tolerances[0]
+        *data, SharedWeights(rows=rows, of=of), candidates, num_classes, tolerance=tolerances[0]
     )
-    log_loss, accuracy = _score_inner(features.raw, labels, look, inner_held_out, of_fold)
-    contender = _contenders(log_loss.view(shape))
-    close = contender.flatten()
+    log_loss, accuracy = _score_inner(features.raw, labels, look, parts, of)
+    contender = _contenders(log_loss.view(shape).mean(1))
+    close = contender[:, None].expand(shape).flatten()
     closer = fit_scaled_logistic(
         *data,
-        weights[of_fold[close]],
+        SharedWeights(rows=rows, of=of[close]),
         candidates[close],
         num_classes,
         tolerance=tolerances[1],
         start=(look.coef[close], look.intercept[close]),
     )
-    log_loss[close], accuracy[close] = _score_inner(
-        features.raw, labels, closer, inner_held_out, of_fold[close]
-    )
+    log_loss[close], accuracy[close] = _score_inner(features.raw, labels, closer, parts, of[close])
+    iterations, converged = look.iterations, look.converged
+    iterations[close] += closer.iterations
+    converged[close] = closer.converged
     return _Found(
-        log_loss=log_loss.view(shape),
-        accuracy=accuracy.view(shape),
+        log_loss=log_loss.view(shape).mean(1),
+        accuracy=accuracy.view(shape).mean(1),
         contender=contender,
         closer=closer,
+        iterations=iterations.view(shape),
+        converged=converged.view(shape),
     )
 
 
@@ -299,29 +323,30 @@ def _contenders(log_loss: Tensor) -> Tensor:
 
 
 def _score_inner(
-    features: Tensor, labels: Tensor, fit: LogisticFit, inner_held_out: Tensor, of_fold: Tensor
+    features: Tensor, labels: Tensor, fit: LogisticFit, parts: Tensor, of: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Log losses and accuracies (K,) of K heads, each on the inner rows of its fold (K,)."""
-    log_loss = torch.zeros(len(of_fold), dtype=torch.float64, device=features.device)
+    """Log losses and accuracies (K,) of K heads, each on its own held-out part of (G, N)."""
+    log_loss = torch.zeros(len(of), dtype=torch.float64, device=features.device)
     accuracy = torch.zeros_like(log_loss)
-    for fold, rows in enumerate(inner_held_out):
-        heads = of_fold == fold
+    for number, part in enumerate(parts):
+        heads, rows = of == number, part.nonzero()[:, 0]
         log_loss[heads], accuracy[heads] = _score_heads(
-            features[rows], labels[rows], fit.coef[heads], fit.intercept[heads]
+            features, labels, rows, fit.coef[heads], fit.intercept[heads]
         )
     return log_loss, accuracy
 
 
 def _score_heads(
-    features: Tensor, labels: Tensor, coef: Tensor, intercept: Tensor
+    features: Tensor, labels: Tensor, rows: Tensor, coef: Tensor, intercept: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(P,) mean log loss in float64 and (P,) accuracy of the P heads of one fold."""
+    """(P,) mean log loss in float64 and (P,) accuracy of P heads on some rows."""
     log_loss = torch.zeros(len(coef), dtype=torch.float64, device=features.device)
     correct = torch.zeros_like(log_loss)
-    for rows in slices(len(features), ROWS):
-        targets = labels[rows]
-        logits = predict_logits(features[rows], coef, intercept)  # (P, rows, C)
+    for part in slices(len(rows), ROWS):
+        chosen = rows[part]
+        targets = labels[chosen]
+        logits = predict_logits(widened(features[chosen]), coef, intercept)  # (P, rows, C)
         picked = targets.expand(len(coef), -1)[..., None]
         log_loss -= logits.log_softmax(-1).gather(-1, picked).double().sum((1, 2))
         correct += (logits.argmax(-1) == targets).sum(1)
-    return log_loss / len(features), correct / len(features)
+    return log_loss / len(rows), correct / len(rows)

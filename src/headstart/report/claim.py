@@ -224,8 +224,10 @@ def training(run: StoredRun) -> str:
 
 def final_choice(run: StoredRun) -> str:
     """Item 26."""
+    count = int((run.record.get("splits") or {}).get("inner_folds") or 1)
+    where = f"{count} inner folds" if count > 1 else "an inner part"
     return (
-        "Settings were chosen on an inner part of every training fold (nested cross-validation), "
+        f"Settings were chosen on {where} of every training fold (nested cross-validation), "
         "the final model was fitted once on the whole training part with what the folds agreed on, "
         "and locked before the test part was opened."
     )

@@ -50,7 +50,7 @@ from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.folder import FINISHED, is_finished, owned_run
 from headstart.runs.learning_curve import learning_curve
 from headstart.runs.logistic import LogisticFitting
-from headstart.runs.mlp import MlpFitting
+from headstart.runs.mlp_search import mlp_fitting
 from headstart.runs.parts import group_codes, read_table, split_table, units_of
 from headstart.runs.profile import write_profile
 from headstart.runs.record import (
@@ -73,7 +73,7 @@ from headstart.runtime import choose_execution, seed_everything
 NAMED_FILES = 5
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
     "logistic": LogisticFitting,
-    "mlp": MlpFitting,
+    "mlp": mlp_fitting,
 }
 
 
@@ -501,6 +501,7 @@ def split_with(settings: RunSettings, table: ImageTable, linked: Integers | None
         linked=linked,
         allow_leaks=settings.allow_leaks,
         calibration=settings.calibration_split,
+        num_inner=settings.inner_folds,
     )
     check_sets(settings, table, split, units_of(table, linked))
     return split

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +27,11 @@ from headstart.records import Integers
 from headstart.runs.checkpoints import load_state, save_state
 from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
 
-NUM_PENALTIES = 10
 CHECKPOINT = "folds.bin"
 FINAL_PENALTY = "final_penalty"
+# Coordinates of the features that take more lie in a file, of which the system keeps in memory
+# what there is room for.
+MAPPED_FROM_BYTES = 2**31
 
 
 class LogisticFitting:
@@ -52,8 +56,9 @@ class LogisticFitting:
     def rotated(self) -> RotatedFeatures:
         """The training features in the coordinates of the fits, found once a run."""
         if self._rotated is None:
-            values = torch.from_numpy(self.task.fit_features).float()
-            self._rotated = rotate_features(values)
+            features = torch.from_numpy(self.task.fit_features)
+            into = room_for_coordinates(features, self.task.folder)
+            self._rotated = rotate_features(features, into=into)
         return self._rotated
 
     def fit_folds(self) -> FoldsOutcome:
@@ -78,8 +83,8 @@ class LogisticFitting:
             self.rotated,
             task.fit_labels,
             task.fold_weights(),
-            task.fit_inner,
-            penalty_path(NUM_PENALTIES),
+            task.penalty_inner,
+            penalty_path(task.settings.num_penalties),
             task.num_classes,
         )
         tensors = {
@@ -123,6 +128,20 @@ class LogisticFitting:
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
         """(n, A, D) features of some rows of the table; the network is the frozen one."""
         return self.task.answering(rows)
+
+
+def room_for_coordinates(features: torch.Tensor, folder: Path) -> torch.Tensor | None:
+    """A tensor in a nameless file of the folder, gone with it; None where memory will do.
+
+    Args:
+        features: (N, D).
+        folder: where there is room.
+    """
+    shape = (len(features), min(features.shape) + 1)
+    if 4 * shape[0] * shape[1] <= MAPPED_FROM_BYTES:
+        return None
+    with tempfile.TemporaryFile(dir=folder) as file:
+        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
 
 
 def load_fit(task: Task) -> ChosenFit | None:

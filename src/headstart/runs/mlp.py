@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from headstart.bundle import FittedHead
 from headstart.heads import Layers, fit_mlp_final, fit_mlp_folds, mean_logits
 from headstart.plots import epochs_figure
 from headstart.records import Integers
-from headstart.runs.checkpoints import load_state, save_state
+from headstart.runs.checkpoints import State, load_state, save_state
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.settings import mlp_settings
 from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
@@ -43,14 +44,14 @@ class MlpFitting:
         """Every fold with a fresh head, its epochs chosen on its inner rows."""
         task = self.task
         layers, epochs = self._kept() or self._fit_and_keep()
-        self.epochs = statistics.median_low(epochs)
+        self.epochs = self._final_epochs(epochs)
         parts = [
             mean_logits(task.answering_fold(k), layers[k]) for k in range(task.split.num_folds)
         ]
         return FoldsOutcome(
             logits=out_of_fold(task.num_classes, task.split.fold, parts),
-            chosen={"epochs": self.epochs},
-            columns={"epochs": list(epochs)},
+            chosen=self.chosen(),
+            columns={"epochs": list(epochs), **self._columns()},
             history=(["fold", "epoch", *FIGURES], list(self._rows())),
             scalars=[
                 (f"folds/{name}", float(values.nanmean(0)[epoch]), epoch + 1)
@@ -59,6 +60,17 @@ class MlpFitting:
                 if bool(torch.isfinite(values[:, epoch]).any())
             ],
         )
+
+    def chosen(self) -> dict[str, object]:
+        """What the folds decided for the final fit."""
+        return {"epochs": self.epochs}
+
+    def _final_epochs(self, epochs: list[int]) -> int:
+        return statistics.median_low(epochs)
+
+    def _columns(self) -> dict[str, list[object]]:
+        """Further columns of `cv_results.csv`."""
+        return {}
 
     def _fit_and_keep(self) -> tuple[list[Layers], list[int]]:
         task = self.task
@@ -78,11 +90,7 @@ class MlpFitting:
         epochs = [int(count) for count in fit.epochs]
         history = fit.inner_history or fit.fit.history
         self.history = {name: getattr(history, name) for name in FIGURES}
-        tensors = dict(self.history)
-        for k, dense in enumerate(layers):
-            for number, (weight, bias) in enumerate(dense):
-                tensors[f"{k}.{number}.weight"], tensors[f"{k}.{number}.bias"] = weight, bias
-        save_state(task.folder, CHECKPOINT, tensors, {"epochs": epochs})
+        save_state(task.folder, CHECKPOINT, self.history | named_layers(layers), {"epochs": epochs})
         return layers, epochs
 
     def _kept(self) -> tuple[list[Layers], list[int]] | None:
@@ -92,11 +100,7 @@ class MlpFitting:
             return None
         tensors, chosen = kept
         self.history = {name: tensors[name] for name in FIGURES}
-        count = len(self.settings.hidden) + 1
-        layers = [
-            tuple((tensors[f"{k}.{n}.weight"], tensors[f"{k}.{n}.bias"]) for n in range(count))
-            for k in range(self.task.split.num_folds)
-        ]
+        layers = layers_by_name(tensors, self.task.split.num_folds)
         epochs = chosen["epochs"]
         assert isinstance(epochs, list)
         return layers, epochs
@@ -134,9 +138,27 @@ class MlpFitting:
             self.epochs,
             seed=task.settings.seed,
         )
-        head = FittedHead(kind="mlp", layers=fit.layers(0), chosen={"epochs": self.epochs})
+        head = FittedHead(kind="mlp", layers=fit.layers(0), chosen=self.chosen())
         return FittedModel(network=task.extractor.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
         """(n, A, D) features of some rows of the table; the network is the frozen one."""
         return self.task.answering(rows)
+
+
+def named_layers(layers: Sequence[Layers]) -> State:
+    """The heads of all folds as tensors by name."""
+    named: State = {}
+    for k, dense in enumerate(layers):
+        for number, (weight, bias) in enumerate(dense):
+            named[f"{k}.{number}.weight"], named[f"{k}.{number}.bias"] = weight, bias
+    return named
+
+
+def layers_by_name(tensors: State, num_folds: int) -> list[Layers]:
+    """The inverse of `named_layers`; heads may have different numbers of layers."""
+    found: list[Layers] = []
+    for k in range(num_folds):
+        numbers = itertools.takewhile(lambda n: f"{k}.{n}.weight" in tensors, itertools.count())  # noqa: B023
+        found.append(tuple((tensors[f"{k}.{n}.weight"], tensors[f"{k}.{n}.bias"]) for n in numbers))
+    return found

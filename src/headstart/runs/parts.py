@@ -30,6 +30,7 @@ from headstart.runs.units import Units, codes_of, count_leaks, count_straddling
 from headstart.splitting import (
     check_seen,
     hold_out,
+    inner_folds,
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
@@ -60,6 +61,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
     linked: Integers | None = None,
     allow_leaks: bool = False,
     calibration: float | None = None,
+    num_inner: int = 1,
 ) -> Split:
     """Fix the test part, the folds and their inner parts, before anything is fitted.
 
@@ -78,6 +80,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         allow_leaks: take a given split that parts what must stay together.
         calibration: share of what is not tested on to keep aside for thresholds, units whole;
             None takes what a file of parts names, else nothing.
+        num_inner: inner folds on which penalties are chosen; 1 takes the inner part.
 
     Raises:
         UsageError: settings that cannot be, or that contradict each other or the data.
@@ -108,13 +111,8 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         if given is not None or isinstance(chosen, str):
             raise
         raise DataError(f"{error} ({len(test):,} images are kept to test on: {origin}.)") from error
-    inner = inner_hold_out(
-        learnt.labels,
-        found.fold,
-        fraction=shares.inner_fraction,
-        groups=codes_of(kept),
-        seed=seed,
-        unit="image" if kept is None else kept.word,
+    inner, inner_fold = choosing_parts(
+        learnt, found.fold, kept, shares.inner_fraction, num_inner, seed=seed
     )
     notes = (*([shares.note] if shares.note else []), *fold_notes(learnt, found))
     return Split(
@@ -122,6 +120,7 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         test=test,
         fold=found.fold,
         inner=inner,
+        inner_fold=inner_fold,
         origin=origin,
         scheme=found.scheme,
         fold_names=found.names,
@@ -129,6 +128,40 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         leaks=leaks + more,
         fold_leaks=found.leaks,
         notes=notes,
+    )
+
+
+def choosing_parts(
+    learnt: ImageTable,
+    fold: Integers,
+    units: Units | None,
+    fraction: float,
+    num_inner: int,
+    *,
+    seed: int,
+) -> tuple[Bools, Integers | None]:
+    """Inside every fold, what is held out once and, where asked for, the inner folds; see `Split`.
+
+    Args:
+        learnt: M images.
+        fold: (M,) the fold in which each is scored.
+        units: what stays on one side.
+        fraction: share of a training part to hold out once.
+        num_inner: inner folds; 1 makes none.
+        seed: of both draws.
+
+    Raises:
+        DataError: a training part without two units of a class; too few for the inner folds.
+    """
+    groups, word = codes_of(units), "image" if units is None else units.word
+    inner = inner_hold_out(
+        learnt.labels, fold, fraction=fraction, groups=groups, seed=seed, unit=word
+    )
+    if num_inner == 1:
+        return inner, None
+    names = learnt.class_names
+    return inner, inner_folds(
+        learnt.labels, fold, num_inner, class_names=names, groups=groups, seed=seed, unit=word
     )
 
 

@@ -17,7 +17,6 @@ from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone, make_extractor
 from headstart.runs.job import split_with
-from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.parts import read_table
 from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import RunSettings
@@ -117,13 +116,15 @@ def plan_job(
 def describe_fits(settings: RunSettings, num_folds: int) -> str:
     """What the folds and the final fit consist of."""
     if settings.head == "logistic" and settings.strategy == "probe":
+        within = f" x {settings.inner_folds} inner folds" if settings.inner_folds > 1 else ""
         return (
-            f"{num_folds} folds x {NUM_PENALTIES} penalties at once, each fold's best, "
-            "the final head"
+            f"{num_folds} folds{within} x {settings.num_penalties} penalties at once, each fold's "
+            "best, the final head"
         )
     if settings.strategy != "probe":
         return f"{num_folds} folds of {settings.strategy} fine-tuning, then once on everything"
-    return f"{num_folds} folds of the {settings.head} head, then the final head"
+    tried = f", its settings the best of {settings.tune}" if settings.tune else ""
+    return f"{num_folds} folds of the {settings.head} head{tried}, then the final head"
 
 
 def count_known(extractor: FeatureExtractor, view: View, wanted: set[str]) -> int:

@@ -278,6 +278,9 @@ def describe_audit(audit: Audit) -> dict[str, Any]:
 
 def describe_split(split: Split) -> dict[str, Any]:
     """What the record says of the split; leaks that were allowed stand there for good."""
+    parts = [split.train, split.fold, split.inner]
+    if split.inner_fold is not None:
+        parts.append(split.inner_fold)
     return {
         "origin": split.origin,
         "scheme": split.scheme,
@@ -286,5 +289,6 @@ def describe_split(split: Split) -> dict[str, Any]:
         "num_calibration": len(split.calibration),
         "leaks": split.leaks,
         "fold_leaks": split.fold_leaks,
-        "digest": digest_bytes(split.train.tobytes(), split.fold.tobytes(), split.inner.tobytes()),
+        "inner_folds": split.chooses_penalty.shape[1],
+        "digest": digest_bytes(*(part.tobytes() for part in parts)),
     }

@@ -17,9 +17,9 @@ from headstart.backbones import WEIGHT_CHOICES
 from headstart.data import DATASETS
 from headstart.data.views import check_tta, parse_views
 from headstart.errors import UsageError
-from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings
+from headstart.heads import CLASS_WEIGHTS, HEADS, MlpSettings, draw_settings
 from headstart.runs.decision_settings import check_decision_settings
-from headstart.runs.split_settings import check_split_settings
+from headstart.runs.split_settings import check_inner_settings, check_split_settings
 from headstart.runs.training_settings import ONLY_TRAINING, numbers, train_settings
 
 # Settings that name places or ways of working; a run may be resumed with others.
@@ -35,9 +35,14 @@ AUDITS = ("auto", "full", "none")
 PROBE = "probe"
 CHOICES = ("class_weights", "device", "precision", "pass_engine", "sets")
 STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
+# Of these `tune` varies what is not given.
+TUNED = ("hidden", "dropout", "lr")
 # Settings that are of one head or strategy: with another one they start from its defaults.
 ONLY_PROBE = ("views", "tta")
-DEPENDENT = {"head": STEP_SETTINGS, "strategy": (*STEP_SETTINGS, *ONLY_TRAINING, *ONLY_PROBE)}
+DEPENDENT = {
+    "head": ("tune", *STEP_SETTINGS),
+    "strategy": ("tune", *STEP_SETTINGS, *ONLY_TRAINING, *ONLY_PROBE),
+}
 WORDS = {"str": "text", "int": "a whole number", "float": "a number", "bool": "true or false"}
 
 
@@ -53,6 +58,8 @@ class RunSettings:
         head: name of the head on frozen features.
         hidden: widths of hidden layers, as in '512,64': of an 'mlp' head, or of a new head to
             fine-tune with; None for its own.
+        tune: settings of an mlp head to try: every fold keeps its best on its inner part, by
+            successive halving; what is given of `hidden`, `dropout` and `lr` stays as it is.
         dropout: before every dense layer, as in '0.4' or '0.4,0.3'.
         lr: learning rate of what is trained by steps; None for its own.
         epochs: passes over the training part, a number a phase as in '8,6'; None for its own.
@@ -73,6 +80,9 @@ class RunSettings:
             whole pictures: 'flip', 'crops:4' or 'flip,crops:4'; None for none.
         tta: 'flip' averages every answer over the picture and its mirror image; None does not.
         folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
+        inner_folds: parts of a fold's training part that choose the penalty of a logistic head in
+            turn, each held out from fits of its own; 1 holds one part out.
+        num_penalties: how many are tried.
         ratio: shares of train/test or train/val/test, as in '70/15/15', instead of
             `test_fraction`; the val share chooses settings inside every fold.
         splits: parts and folds to take: the `splits.csv` of a run, or its folder.
@@ -117,6 +127,7 @@ class RunSettings:
     model: str = "mini"
     strategy: str = "probe"
     head: str = "logistic"
+    tune: int | None = None
     hidden: str | None = None
     dropout: str | None = None
     lr: float | None = None
@@ -136,6 +147,8 @@ class RunSettings:
     views: str | None = None
     tta: str | None = None
     folds: str = "5"
+    inner_folds: int = 1
+    num_penalties: int = 10
     ratio: str | None = None
     splits: str | None = None
     test_fraction: float = 0.2
@@ -170,6 +183,7 @@ class RunSettings:
             value = getattr(self, field.name)
             object.__setattr__(self, field.name, of_type(field.name, kind, value))
         check_split_settings(self.folds, self.test_fraction, self.ratio, self.splits)
+        check_inner_settings(self.inner_folds, self.num_penalties, self.ratio)
         if not 0 <= self.seed < 2**32:
             raise UsageError(
                 f"`seed` must be between 0 and {2**32 - 1}, got {self.seed}. Correct --seed."
@@ -241,6 +255,14 @@ def check_training(settings: RunSettings) -> None:
             f"`class_weights` must be {' or '.join(CLASS_WEIGHTS)}, got "
             f"'{settings.class_weights}'. Correct --class-weights."
         )
+    if settings.tune is not None:
+        if settings.strategy != PROBE or settings.head != "mlp":
+            other = settings.head if settings.strategy == PROBE else settings.strategy
+            raise UsageError(
+                f"`tune` chooses settings of an mlp head on frozen features, and means nothing to "
+                f"'{other}'. Take --head mlp, or leave --tune out."
+            )
+        settings_to_try(settings)
     if settings.strategy != PROBE:
         if settings.head != "logistic":
             raise UsageError(
@@ -292,6 +314,18 @@ def mlp_settings(settings: RunSettings) -> MlpSettings:
         "batch_size": settings.batch_size,
     }
     return MlpSettings(**{name: value for name, value in chosen.items() if value is not None})
+
+
+def settings_to_try(settings: RunSettings) -> tuple[MlpSettings, ...]:
+    """The settings of an mlp head that `tune` asks for, the run's own first.
+
+    Raises:
+        UsageError: fewer than two, or more than there are.
+    """
+    assert settings.tune is not None
+    given = {name for name in TUNED if getattr(settings, name) is not None}
+    base = mlp_settings(settings)
+    return draw_settings(base, settings.tune, fixed=frozenset(given), seed=settings.seed)
 
 
 def single(text: str | None, kind: type, name: str) -> Any:

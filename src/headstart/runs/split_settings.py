@@ -12,6 +12,8 @@ FOLD_SCHEMES = (LEAVE_ONE_GROUP_OUT, LEAVE_ONE_SOURCE_OUT)
 INNER_FRACTION = 0.2
 TEST_FRACTION = 0.2
 TOTALS = (100.0, 1.0)
+MOST_INNER_FOLDS = 20
+MOST_PENALTIES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,28 @@ def check_split_settings(
     if splits is not None or test_fraction != TEST_FRACTION:
         raise UsageError(
             f"`ratio` {ratio} says how much is tested on, and so does {other}. Leave one out."
+        )
+
+
+def check_inner_settings(inner_folds: int, num_penalties: int, ratio: str | None) -> None:
+    """Refuse what cannot be said of the choice inside every fold.
+
+    Raises:
+        UsageError: a number out of range, or two ways to say what chooses.
+    """
+    for name, value, most in (
+        ("inner_folds", inner_folds, MOST_INNER_FOLDS),
+        ("num_penalties", num_penalties, MOST_PENALTIES),
+    ):
+        if not 1 <= value <= most:
+            raise UsageError(
+                f"`{name}` must be between 1 and {most}, got {value}. "
+                f"Correct --{name.replace('_', '-')}."
+            )
+    if inner_folds > 1 and ratio is not None and ratio.count("/") == 2:
+        raise UsageError(
+            f"`ratio` {ratio} says by its val share what chooses settings, and so does "
+            f"`inner_folds` {inner_folds}. Leave one out."
         )
 
 

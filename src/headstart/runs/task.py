@@ -113,10 +113,18 @@ class Task:
     @property
     def fit_inner(self) -> InnerRows:
         """Of F folds over R rows: whole pictures choose, all views of them are left out."""
-        inner = torch.from_numpy(self.split.inner)
-        left_out = inner.repeat(1, self.num_views)
+        return self._over_views(torch.from_numpy(self.split.inner))
+
+    @property
+    def penalty_inner(self) -> InnerRows:
+        """The same of J parts of each fold: what penalties are chosen on."""
+        return self._over_views(torch.from_numpy(self.split.chooses_penalty))
+
+    def _over_views(self, inner: torch.Tensor) -> InnerRows:
+        """(..., M) images that choose as rows (..., R)."""
+        left_out = torch.cat([inner] * self.num_views, dim=-1)
         chooses = torch.zeros_like(left_out)
-        chooses[:, : inner.shape[1]] = inner
+        chooses[..., : inner.shape[-1]] = inner
         return InnerRows(chooses=chooses, left_out=left_out)
 
     def answering(self, rows: Integers) -> npt.NDArray[np.float16]:

@@ -7,7 +7,7 @@ draw hangs on a seed, and what units are called does not matter, only which imag
 Units of one image each give the split of no units at all.
 """
 
-from headstart.splitting.folds import stratified_folds
+from headstart.splitting.folds import inner_folds, stratified_folds
 from headstart.splitting.holding import hold_out, inner_hold_out
 from headstart.splitting.leaving import (
     MAX_LEFT_OUT,
@@ -25,6 +25,7 @@ __all__ = [
     "check_sources",
     "crossing",
     "hold_out",
+    "inner_folds",
     "inner_hold_out",
     "leave_one_group_out",
     "leave_one_source_out",

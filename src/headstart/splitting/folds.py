@@ -14,6 +14,7 @@ from headstart.records import Integers
 from headstart.splitting.units import Bools, Groups, Shares, several_units
 
 FOLD_ATTEMPTS = 20
+INNER_STREAM = 7  # of random numbers, apart from those of the inner part that is held out once
 
 
 def stratified_folds(
@@ -24,6 +25,7 @@ def stratified_folds(
     groups: Groups | None = None,
     seed: int,
     unit: str = "group",
+    setting: str = "folds",
 ) -> Integers:
     """The fold in which each image is scored.
 
@@ -38,6 +40,7 @@ def stratified_folds(
         groups: (N,) unit of each image, or None.
         seed: of the shuffle.
         unit: what messages call one of `groups`.
+        setting: what messages call the number of folds.
 
     Returns:
         (N,) int64, 0 to num_folds - 1.
@@ -46,7 +49,8 @@ def stratified_folds(
         DataError: a class too small for so many folds, or tied up by its units.
     """
     word = "image" if groups is None else unit
-    _check_folds(labels, num_folds, class_names, groups, word)
+    flag = "--" + setting.replace("_", "-")
+    _check_folds(labels, num_folds, class_names, groups, (word, setting, flag))
     codes = several_units(groups)
     if codes is None:
         splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
@@ -59,8 +63,55 @@ def stratified_folds(
     name = class_names[0 if tied is None else tied]
     raise DataError(
         f"The {word}s must allow '{name}' in at least two of {num_folds} folds, "
-        f"got none such in {FOLD_ATTEMPTS} attempts. Lower --folds or add {word}s with '{name}'."
+        f"got none such in {FOLD_ATTEMPTS} attempts. Lower {flag} or add {word}s with '{name}'."
     )
+
+
+def inner_folds(
+    labels: Integers,
+    fold: Integers,
+    num_inner: int,
+    *,
+    class_names: Sequence[str],
+    groups: Groups | None = None,
+    seed: int,
+    unit: str = "group",
+) -> Integers:
+    """Folds inside the training part of every fold, to choose settings on all of it in turn.
+
+    Args:
+        labels: (N,) int64.
+        fold: (N,) int64, the fold in which each image is scored.
+        num_inner: 2 to the smallest number of images (units) of a class in a training part.
+        class_names: C names for the messages.
+        groups: (N,) unit of each image, or None.
+        seed: of the shuffles; every fold draws from its own stream.
+        unit: what messages call one of `groups`.
+
+    Returns:
+        (num_folds, N) int64, 0 to num_inner - 1, and -1 on the part that is scored.
+
+    Raises:
+        DataError: a training part in which a class is too small for so many folds.
+    """
+    inner = np.full((int(fold.max()) + 1, len(labels)), -1, dtype=np.int64)
+    for number, row in enumerate(inner):
+        train = np.flatnonzero(fold != number)
+        own_seed = int(np.random.default_rng([seed, number, INNER_STREAM]).integers(2**32))
+        try:
+            row[train] = stratified_folds(
+                labels[train],
+                num_inner,
+                class_names=class_names,
+                groups=None if groups is None else groups[train],
+                seed=own_seed,
+                unit=unit,
+                setting="inner_folds",
+            )
+        except DataError as error:
+            part = f"Inside the training part of fold {number + 1}"
+            raise DataError(f"{part}: {error} Or leave --inner-folds out.") from error
+    return inner
 
 
 def class_in_one_fold(labels: Integers, fold: Integers) -> int | None:
@@ -134,9 +185,10 @@ def _check_folds(
     num_folds: int,
     class_names: Sequence[str],
     groups: Groups | None,
-    unit: str,
+    words: tuple[str, str, str],
 ) -> None:
-    """Raise DataError where a class is too small for the folds."""
+    """Raise DataError where a class is too small for the folds; `words`: unit, setting, flag."""
+    unit, setting, flag = words
     sizes = {int(label): _count_units(labels == label, groups) for label in np.unique(labels)}
     if not sizes:
         raise DataError("Cross-validation needs labelled images, got none.")
@@ -148,9 +200,9 @@ def _check_folds(
             f"Add {unit}s of '{name}' or leave the class out."
         )
     if not 2 <= num_folds <= size:
-        hint = "Raise --folds." if num_folds < 2 else f"Lower --folds or add {unit}s of '{name}'."
+        hint = f"Raise {flag}." if num_folds < 2 else f"Lower {flag} or add {unit}s of '{name}'."
         raise DataError(
-            f"`folds` must be between 2 and the smallest class's {size} {unit}s, "
+            f"`{setting}` must be between 2 and the smallest class's {size} {unit}s, "
             f"got {num_folds}. {hint}"
         )
 

@@ -16,6 +16,7 @@ from typing import Any
 from headstart.backbones import WEIGHT_CHOICES, find_backbone
 from headstart.errors import UsageError
 from headstart.files import digest_bytes
+from headstart.inference.engines import EAGER
 from headstart.runs import RunSettings
 from headstart.runs.backbone import build_backbone
 from headstart.runs.settings import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
@@ -27,8 +28,8 @@ COSTS = {
     "prediction": "in one prediction",
 }
 # Settings of the model; those of the data, the folds and the seed are the same for all.
-VARIABLE = ("image_size", "weights", "head", "class_weights", *STEP_SETTINGS, *ONLY_TRAINING,
-            *ONLY_PROBE)  # fmt: skip
+VARIABLE = ("image_size", "weights", "head", "tune", "class_weights", *STEP_SETTINGS,
+            *ONLY_TRAINING, *ONLY_PROBE)  # fmt: skip
 LONGEST_NAME = 80
 
 
@@ -121,6 +122,8 @@ class ComparisonSettings:
             chosen["weights"] = "none"
         name = folder_name(" ".join([model.replace("@", " "), strategy, *told]))
         kept = {key: value for key, value in chosen.items() if key not in unused}
+        if set(strategies) != {PROBE}:  # the rule would give a probe another engine than the rest
+            kept.setdefault("pass_engine", EAGER)
         kept |= {"model": backbone, "strategy": strategy, "out": str(Path(self.out) / name)}
         return CandidateRun(name=name, settings=RunSettings(**kept))
 
@@ -162,10 +165,10 @@ def full_name(text: str) -> str:
 def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:
     """Settings that another candidate of the comparison takes and this one does not."""
     if strategy != PROBE:
-        return ("head", *ONLY_PROBE) if PROBE in strategies else ()
+        return ("head", "tune", *ONLY_PROBE) if PROBE in strategies else ()
     if set(strategies) == {PROBE}:
         return ()
-    return ONLY_TRAINING if head.casefold() == "mlp" else (*STEP_SETTINGS, *ONLY_TRAINING)
+    return ONLY_TRAINING if head.casefold() == "mlp" else ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
 
 
 def folder_name(text: str) -> str:

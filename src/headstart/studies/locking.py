@@ -27,7 +27,8 @@ from headstart.runs.folder import FINISHED, owned_run
 from headstart.runs.job import HEAD_FITTINGS, Job
 from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
-from headstart.runs.parts import group_codes, read_table, units_of
+from headstart.runs.mlp_search import CHECKPOINT as SEARCHED_FOLDS
+from headstart.runs.parts import choosing_parts, group_codes, read_table, units_of
 from headstart.runs.record import RUN_FILE
 from headstart.runs.settings import PROBE, RunSettings
 from headstart.runs.split_settings import TEST_FRACTION, Ratio, parse_ratio
@@ -35,7 +36,7 @@ from headstart.runs.task import FittedModel, Fitting, FoldsOutcome
 from headstart.runs.units import codes_of
 from headstart.runs.views import learnt_views
 from headstart.runtime import choose_execution
-from headstart.splitting import inner_hold_out, stratified_folds
+from headstart.splitting import stratified_folds
 from headstart.studies import measuring
 from headstart.studies.answers import FILE as ANSWERS
 from headstart.studies.answers import Answers, write_answers
@@ -178,15 +179,10 @@ class LockingJob(Job):
             seed=seed,
             unit=word,
         )
-        inner = inner_hold_out(
-            learnt.labels,
-            fold,
-            fraction=shares.inner_fraction,
-            groups=codes_of(kept),
-            seed=seed,
-            unit=word,
+        inner, inner_fold = choosing_parts(
+            learnt, fold, kept, shares.inner_fraction, self.settings.inner_folds, seed=seed
         )
-        return replace(split, fold=fold, inner=inner)
+        return replace(split, fold=fold, inner=inner, inner_fold=inner_fold)
 
     def measure(self, model: FittedModel, metrics: dict[str, Any]) -> Measured:
         """What `candidate.json` says: figures of the run's own folds, and costs."""
@@ -294,7 +290,7 @@ def go_on(
 def forget_quick_folds(settings: RunSettings, folder: Path) -> None:
     """A probe's folds are fitted again after an interruption, so that their time is the whole."""
     if settings.strategy == PROBE:
-        for name in (LOGISTIC_FOLDS, MLP_FOLDS):
+        for name in (LOGISTIC_FOLDS, MLP_FOLDS, SEARCHED_FOLDS):
             (folder / CHECKPOINTS / name).unlink(missing_ok=True)
 
 

@@ -20,7 +20,6 @@ from headstart.heads import (
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers
-from headstart.runs.logistic import NUM_PENALTIES
 from headstart.runs.units import Bools
 
 WARMING = 16  # images that go first: processes start and kernels are chosen once
@@ -91,7 +90,7 @@ def probe_answers(
         torch.from_numpy(labels),
         torch.from_numpy(fold != numbers[:, None]).float(),
         torch.from_numpy(inner),
-        penalty_path(NUM_PENALTIES),
+        penalty_path(),
         num_classes,
     )
     answers = np.empty_like(labels)
