@@ -123,6 +123,13 @@ def test_means_over_views():
     assert mean_features(features[:, :1]).dtype == np.float16
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_no_image_has_no_mean(views):
+    nothing = np.zeros((0, views, 5), dtype=np.float16)
+    assert mean_logits(nothing, ((torch.ones(3, 5), torch.ones(3)),)).shape == (0, 3)
+    assert mean_features(nothing).shape == (0, 5)
+
+
 def test_the_mean_of_equal_views_is_the_view_to_the_bit():
     generator = np.random.default_rng(1)
     features = generator.normal(size=(50, 1, 9)).astype(np.float16)

@@ -224,6 +224,15 @@ def test_every_caller_answers_as_the_run_did_bit_for_bit(averaged, hard_folder, 
     np.testing.assert_allclose(squares.outlier_scores, found.outlier_scores, rtol=1e-12)
 
 
+def test_nothing_readable_and_nothing_at_all_are_answered_by_nothing(averaged):
+    classifier = headstart.load(averaged[0].out)
+    found = classifier.predict([b"no picture"])
+    assert found.problems[0]
+    assert np.isnan(found.probabilities).all()
+    size = classifier.extractor.preprocessing.size
+    assert len(classifier.answer_pixels(np.zeros((0, size, size, 3), dtype=np.uint8))) == 0
+
+
 def test_an_answer_is_the_mean_of_the_logits_of_both(averaged, hard_folder):
     classifier = headstart.load(averaged[0].out)
     table = load_table(str(hard_folder))

@@ -98,7 +98,7 @@ class OnnxExtractor(Extractor):
         names = [FEATURES, MIRRORED_FEATURES][: pixels.shape[1]]
         whole = np.ascontiguousarray(pixels[:, 0])
         size = self.batch_size
-        parts = [self._run(whole[i : i + size], names) for i in range(0, len(whole), size)]
+        parts = [self._run(whole[i : i + size], names) for i in range(0, max(len(whole), 1), size)]
         return np.concatenate(parts)
 
     def _run(self, pixels: Bytes8, names: list[str]) -> npt.NDArray[np.float16]:

@@ -142,9 +142,9 @@ class Extractor:
         squares = pixels.reshape(-1, *pixels.shape[2:])
         parts = [
             self.forward(torch.from_numpy(squares[start : start + self.batch_size]))
-            for start in range(0, len(squares), self.batch_size)
+            for start in range(0, max(len(squares), 1), self.batch_size)
         ]
-        return np.concatenate(parts).reshape(*pixels.shape[:2], -1)
+        return np.concatenate(parts).reshape(*pixels.shape[:2], self.num_features)
 
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
