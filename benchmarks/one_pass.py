@@ -1,7 +1,7 @@
 """One pass against the usual way: the whole job beside what a plain loop alone would cost.
 
     scripts/bench one_pass [--quick] [--repeats 3] [--network ResNet50] [--images 70000] [--mlp]
-                           [--loop-images 6400]
+                           [--loop-images 6400] [--pass-engine eager]
 
 Question. A frozen network gives the same features every epoch and every fold. How near does the
 whole job (5 folds x 10 penalties, final fit, test, every file written) come to one plain pass, and
@@ -12,7 +12,8 @@ and 1/7 to test on, EfficientNetB0 (or `--network`) at 128 px with random weight
 that of real ones. Imports, building the network and the audit are left out everywhere.
 
 These, in one process, in turn, `repeats` times; medians, and ratios within one repeat:
-    job         `run_job` with an empty feature store, less the building of the network
+    job         `run_job` with an empty feature store, less the building of the network; by PyTorch
+                unless `--pass-engine` names another engine
     job, mlp    (`--mlp`) the same with the head of the usual way in place of the logistic one,
                 5 epochs, batch 16, on the features that `job` has stored: its seconds but for
                 reading them, and those of the pass of `job`
@@ -170,7 +171,7 @@ def measure(table: ImageTable, network: Network, place: Path, options: argparse.
         os.environ["HEADSTART_CACHE"] = str(place / f"cache{repeat}")
         model, out = options.network, place / f"run{repeat}"
         plain, forward = plain_loop(table, rounded, half), forward_only(table, rounded, half)
-        job = whole_job(model, out)
+        job = whole_job(model, out, pass_engine=options.pass_engine)
         seconds = {
             "job": job["job"],
             "plain loop": scale * (plain + plain_loop(table, rounded, half)),
@@ -181,7 +182,12 @@ def measure(table: ImageTable, network: Network, place: Path, options: argparse.
         }
         told = {"repeat": repeat, "phases": job}
         if options.mlp:
-            settings = {"head": "mlp", "epochs": EPOCHS, "batch_size": USUAL_BATCH}
+            settings = {
+                "pass_engine": options.pass_engine,
+                "head": "mlp",
+                "epochs": EPOCHS,
+                "batch_size": USUAL_BATCH,
+            }
             mlp = whole_job(model, place / f"mlp{repeat}", **settings)
             seconds["job, mlp"] = job["features"] + mlp["job"] - mlp["features"]
             told["phases, mlp"] = mlp
@@ -201,6 +207,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--loop-images", type=int, default=0, help="0 takes all")
+    parser.add_argument("--pass-engine", default="eager")
     parser.add_argument("--slice", type=int, default=1024, help="images of the usual way")
     parser.add_argument("--mlp", action="store_true", help="the job with the head of E1 too")
     parser.add_argument("--quick", action="store_true", help="2,100 images, one repeat")
