@@ -101,3 +101,14 @@ def test_engines_share_no_features():
     assert identity(plain) != identity(other)
     assert "openvino" in identity(other)
     assert identity(by_openvino(network, batch_size=16)) != identity(other)
+
+
+@needs_openvino
+def test_a_network_that_cannot_be_converted_is_named_in_one_sentence():
+    class Deciding(torch.nn.Module):
+        def forward(self, x):
+            raise RuntimeError("first line\nno graph for this")
+
+    network = dataclasses.replace(tiny_network(), module=Deciding())
+    with pytest.raises(UsageError, match=r"cannot convert this network .*--pass-engine eager\."):
+        by_openvino(network).forward(pixels(8))

@@ -136,10 +136,13 @@ def import_openvino() -> Any:
 
 
 class OpenVinoNetwork:
-    """A network converted for one batch size; called like the module it was made from."""
+    """A network converted for one batch size; called like the module it was made from.
+
+    It is converted at the first call: a run that finds all its features stored needs none.
+    """
 
     def __init__(self, module: nn.Module, execution: Execution, batch_size: int, size: int) -> None:
-        """Convert and compile, at the precision of `execution`.
+        """Keep what the conversion needs.
 
         Args:
             module: stays as it is; float32, eval mode.
@@ -147,20 +150,43 @@ class OpenVinoNetwork:
             batch_size: of every call.
             size: of pictures, in px.
         """
-        openvino = import_openvino()
-        example = torch.zeros(1, 3, size, size)
-        with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # OpenVINO traces in a way that torch deprecates
-            graph = openvino.convert_model(module, example_input=example)
-        graph.reshape([batch_size, 3, size, size])
-        settings = {
+        self.module = module
+        self.shape = [batch_size, 3, size, size]
+        self.settings = {
             "INFERENCE_PRECISION_HINT": HINTS[execution.precision],
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time, on all threads
             "INFERENCE_NUM_THREADS": str(execution.threads),
         }
-        self.request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+        self.request: Any = None
+
+    def convert(self) -> Any:
+        """Convert and compile.
+
+        Raises:
+            UsageError: OpenVINO cannot convert this network.
+        """
+        openvino = import_openvino()
+        example = torch.zeros(1, *self.shape[1:])
+        try:
+            with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # OpenVINO traces in a way that torch deprecates
+                graph = openvino.convert_model(self.module, example_input=example)
+            graph.reshape(self.shape)
+            compiled = openvino.Core().compile_model(graph, "CPU", self.settings)
+        except Exception as error:  # its own kinds, and those of torch's tracing
+            reason = str(error).strip().splitlines()
+            raise UsageError(
+                f"OpenVINO cannot convert this network ({reason[-1] if reason else error!r}). "
+                "Take --pass-engine eager."
+            ) from error
+        return compiled.create_infer_request()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, 3, H, W) float32 -> (B, D) float32, B as it was converted for."""
+        """(B, 3, H, W) float32 -> (B, D) float32, B as it was converted for.
+
+        Raises:
+            UsageError: OpenVINO cannot convert this network.
+        """
+        self.request = self.request or self.convert()
         outputs = self.request.infer([x.float().contiguous().numpy()])
         return torch.from_numpy(next(iter(outputs.values())).copy())
