@@ -44,6 +44,12 @@ def comparison_figure(table: Sequence[Row], chosen: str) -> Figure:
     predictions = [row["prediction_ms"] for row in table]
     draw_panel(right, table, predictions, chosen, "milliseconds of one prediction")
     left.set_ylabel("accuracy, 95 % interval")
+    add_names(figure, table, chosen)
+    return figure
+
+
+def add_names(figure: Figure, table: Sequence[Row], chosen: str) -> None:
+    """The names behind the numbers, below everything."""
     figure.legend(
         handles=name_list(table, chosen),
         loc="outside lower center",
@@ -53,7 +59,6 @@ def comparison_figure(table: Sequence[Row], chosen: str) -> Figure:
         handlelength=0,
         handletextpad=0,
     )
-    return figure
 
 
 def draw_panel(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from headstart.files import write_csv, write_text
 from headstart.plots import shortened
 from headstart.runs.outputs import write_figure
-from headstart.studies.pareto import draw_panel, name_list
+from headstart.studies.pareto import add_names, draw_panel
 from headstart.studies.quick.scoring import STORED
 from headstart.studies.writing import aligned, cell_of, told
 
@@ -115,13 +115,5 @@ def quick_figure(record: Row) -> Figure:
     label = f"predicted seconds of the pass over all {record['num_all']:,} images"
     draw_panel(axes, table, times, chosen, label)
     axes.set_ylabel("accuracy of the probe, 95 % interval")
-    figure.legend(
-        handles=name_list(table, chosen),
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=9,
-        handlelength=0,
-        handletextpad=0,
-    )
+    add_names(figure, table, chosen)
     return figure
