@@ -1,4 +1,4 @@
-"""The audit's pass on the way of a run's own: a picture is decoded once for both, a large JPEG by need.
+"""The audit's pass on the way of a run's own: one decoding for both but of large JPEGs.
 
 What the audit needs of a picture (`headstart.audit.fingerprints`) goes into its stores while the
 run's features are computed; the audit then finds it there. Pixels and embeddings are the same as in
