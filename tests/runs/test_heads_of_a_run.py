@@ -14,8 +14,9 @@ import headstart
 from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
+from headstart.features import scratch
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, logistic, mlp_search, run_job
+from headstart.runs import RunSettings, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
@@ -126,19 +127,33 @@ def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_pa
     assert nested.record["choice"]["penalty"] == pytest.approx(float(best))
 
 
-def test_coordinates_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch):
-    in_memory = run_job(settings(colour_folder, tmp_path / "a"))
-    given, true_rotate = [], logistic.rotate_features
+@pytest.mark.parametrize(
+    "changes",
+    [{}, MLP, {"views": "flip", "tta": "flip", "inner_folds": 2}],
+    ids=["logistic", "mlp", "views"],
+)
+def test_features_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch, changes):
+    """No memory for any array, and all of it for each: the same run to the bit."""
+    shapes, true_array = [], scratch.scratch_array
 
-    def watched(features, *, into=None):
-        given.append(into is not None)
-        return true_rotate(features, into=into)
+    def watched(shape, dtype):
+        shapes.append((*shape, np.dtype(dtype).name))
+        return true_array(shape, dtype)
 
-    monkeypatch.setattr(logistic, "MAPPED_FROM_BYTES", 0)
-    monkeypatch.setattr(logistic, "rotate_features", watched)
-    on_disk = run_job(settings(colour_folder, tmp_path / "b"))
-    assert given == [True]
+    monkeypatch.setattr(scratch, "scratch_array", watched)
+    monkeypatch.setenv("HEADSTART_MEMORY", "unlimited")
+    in_memory = run_job(settings(colour_folder, tmp_path / "a", **changes))
+    assert not shapes
+    monkeypatch.setenv("HEADSTART_MEMORY", "0")
+    on_disk = run_job(settings(colour_folder, tmp_path / "b", **changes))
+    num_learnt = len(rows(on_disk.out / "out_of_fold_predictions.csv"))
+    assert (36, 384, "float16") in shapes
+    assert (num_learnt, 384, "float16") in shapes
+    if "views" in changes:
+        assert (2, num_learnt, 384, "float16") in shapes
     assert figures(on_disk.out) == figures(in_memory.out)
+    weights = "model/weights.safetensors"
+    assert (on_disk.out / weights).read_bytes() == (in_memory.out / weights).read_bytes()
     assert {path.name for path in on_disk.out.iterdir()} == {
         p.name for p in in_memory.out.iterdir()
     }

@@ -24,9 +24,9 @@ from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
 from headstart.errors import DataError
-from headstart.features import extract_features
+from headstart.features import extract_features, take_rows
 from headstart.files import write_text
-from headstart.heads import FIT_TOLERANCE, mean_features, mean_logits, to_probabilities
+from headstart.heads import FIT_TOLERANCE, mean_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
@@ -66,7 +66,7 @@ from headstart.runs.record import (
 )
 from headstart.runs.settings import RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
-from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
+from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task, mean_over_views
 from headstart.runs.views import RunViews, announced, describe_views, read_views, wanted_views
 from headstart.runtime import choose_execution, seed_everything
 
@@ -241,7 +241,7 @@ class Job:
             self.shortcuts = list(audit.summary["shortcuts"])
             self.run_file.update(audit=describe_audit(audit))
         kept = Features(
-            values=features.values[rows],
+            values=take_rows(features.values, rows),
             facts=tuple(features.facts[i] for i in rows),
             good=features.good[rows],
             computed=features.computed,
@@ -358,7 +358,7 @@ class Job:
                 task,
                 self.temperature,
                 self.out_of_fold,
-                mean_features(fitting.features(model, task.split.train)),
+                mean_over_views(fitting.features(model, task.split.train)),
                 self.answers_aside(fitting, model),
                 same_network=model.network is self.network,
             )
@@ -390,7 +390,7 @@ class Job:
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
-            features=mean_features(features),
+            features=mean_over_views(features),
             groups=None if units is None else units.codes[rows],
         )
 
@@ -434,7 +434,7 @@ class Job:
             predictions = answer(
                 self.confidence,
                 labelled(held_out, self.confidence.probabilities(logits)),
-                self.confidence.outlier_scores(mean_features(values)),
+                self.confidence.outlier_scores(mean_over_views(values)),
             )
             groups, seed = group_codes(held_out), self.settings.seed
             figures = evaluate_test(predictions, seed=seed, groups=groups)
