@@ -18,6 +18,7 @@ from headstart.splitting import (
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
+    sample_evenly,
     sample_units,
     straddling,
     stratified_folds,
@@ -496,3 +497,26 @@ def test_another_seed_takes_other_images():
     first, second = (sample_units(labels, 50, least=2, seed=s) for s in (0, 1))
     assert first.sum() == second.sum() == 50
     assert not np.array_equal(first, second)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    strata=st.lists(st.integers(0, 5), min_size=2, max_size=90).map(np.array),
+    count=st.integers(1, 100),
+    seed=st.integers(0, 99),
+)
+def test_an_even_sample_has_every_stratum_in_its_share_to_within_an_image(strata, count, seed):
+    taken = sample_evenly(strata, count, seed=seed)
+    assert taken.sum() == min(count, len(strata))
+    for stratum in np.unique(strata):
+        mine = strata == stratum
+        share = taken.sum() * mine.sum() / len(strata)
+        assert abs(taken[mine].sum() - share) < 1
+    assert np.array_equal(taken, sample_evenly(strata, count, seed=seed))
+
+
+def test_an_even_sample_gives_every_image_the_same_chance():
+    """A lonely image of a small class too, so that shares are estimated without bias."""
+    strata = np.array([0] * 17 + [1] + [2] * 12)
+    drawn = np.mean([sample_evenly(strata, 7, seed=seed) for seed in range(4000)], axis=0)
+    assert np.abs(drawn - 7 / 30).max() < 4 * np.sqrt(7 / 30 * 23 / 30 / 4000)

@@ -103,6 +103,22 @@ def test_out_of_fold_predictions_never_see_their_own_label():
         assert not (predictions[labels == 2] == 2).any()
 
 
+def test_on_a_sample_a_quadratic_rule_answers_as_on_all():
+    """The others answer all rows; what is asked has the answer that it had, and still all votes."""
+    features, labels = make_blobs()
+    fold = torch.arange(120) // 4 % 3
+    sample = torch.arange(120) % 5 == 0
+    whole = score_baselines(features, labels, fold, 4)
+    part = score_baselines(features, labels, fold, 4, sample=sample)
+    assert BASELINES.get("neighbours").quadratic
+    for spec in BASELINES:
+        asked = sample if spec.quadratic else torch.ones_like(sample)
+        assert torch.equal(part[spec.name][asked], whole[spec.name][asked])
+        assert (part[spec.name][~asked] == -1).all()
+    everything = score_baselines(features, labels, fold, 4, sample=torch.ones_like(sample))
+    assert all(torch.equal(everything[name], whole[name]) for name in whole)
+
+
 def test_input_that_cannot_be_is_named():
     features, labels = make_blobs()
     with pytest.raises(UsageError, match="`k` must be at least 1"):

@@ -2,11 +2,15 @@
 
 Each takes the training rows, their labels and queries and answers with scores (Q, C), larger for
 likelier; the predicted class is the first of the highest. A class without training rows scores
-minus infinity (zero votes for neighbours) and is never predicted. Queries go through in blocks of
-`BLOCK_BYTES` of distances, so memory does not grow with their number; arithmetic is float64 for
-class means, float32 for neighbours.
+minus infinity (zero votes for neighbours) and is never predicted. Training rows and queries are
+widened in blocks of `BLOCK_BYTES`, so that memory does not grow with their number; arithmetic is
+float64 for class means, float32 for neighbours.
 
 Rows of length zero have cosine similarity zero to everything.
+
+Cost. Class means take a sweep over the rows. Neighbours compare every query with every training
+row, so that scoring all images costs their square: such rules are `quadratic`, and whoever has
+many images scores a sample of them. The training rows stay whole: fewer would be a weaker rival.
 """
 
 from __future__ import annotations
@@ -36,11 +40,13 @@ class BaselineSpec:
         name: what users type.
         summary: one line for tables.
         score: training rows (N, D), labels (N,), queries (Q, D), C -> (Q, C).
+        quadratic: whether scoring N images costs N times N.
     """
 
     name: str
     summary: str
     score: Score
+    quadratic: bool = False
 
 
 BASELINES: Registry[BaselineSpec] = Registry("baseline")
@@ -59,7 +65,7 @@ def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_class
         (Q, C) float64.
     """
     _check(train, labels, queries, num_classes)
-    means, present = _class_means(train.double(), labels, num_classes)
+    means, present = _class_means(train, labels, num_classes, _same)
     scores = torch.cat(
         [-_squared_distances(queries[rows].double(), means) for rows in _blocks(queries, means)]
     )
@@ -79,7 +85,7 @@ def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classe
         (Q, C) float64, from -1 to 1.
     """
     _check(train, labels, queries, num_classes)
-    means, present = _class_means(_unit(train.double()), labels, num_classes)
+    means, present = _class_means(train, labels, num_classes, _unit)
     targets = _unit(means).T
     parts = [_unit(queries[rows].double()) @ targets for rows in _blocks(queries, means)]
     scores = torch.cat(parts)
@@ -132,7 +138,12 @@ def k_nearest_neighbours(
 
 
 def score_baselines(
-    features: Tensor, labels: Tensor, fold: Tensor, num_classes: int
+    features: Tensor,
+    labels: Tensor,
+    fold: Tensor,
+    num_classes: int,
+    *,
+    sample: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Out-of-fold predictions of every registered baseline.
 
@@ -142,6 +153,8 @@ def score_baselines(
         fold: (N,) int64, the fold in which each row is scored; a row below 0 is never scored and
             never learnt from.
         num_classes: C.
+        sample: (N,) bool, the rows that `quadratic` rules are scored on; None for all. They learn
+            from all rows of the other folds.
 
     Returns:
         Name -> (N,) int64 predictions, -1 where a row is not scored.
@@ -151,9 +164,11 @@ def score_baselines(
         scored, learns = fold == number, (fold >= 0) & (fold != number)
         if not bool(learns.any()):
             raise DataError("`fold` must leave rows to learn from, got one fold. Take two or more.")
+        train, known = features[learns], labels[learns]
         for spec in BASELINES:
-            scores = spec.score(features[learns], labels[learns], features[scored], num_classes)
-            found[spec.name][scored] = scores.argmax(1)
+            asked = scored & sample if spec.quadratic and sample is not None else scored
+            scores = spec.score(train, known, features[asked], num_classes)
+            found[spec.name][asked] = scores.argmax(1)
     return found
 
 
@@ -167,10 +182,14 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / torch.where(lengths > 0, lengths, 1.0)
 
 
-def _class_means(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Means (C, D) and which classes (C,) have rows."""
+def _class_means(
+    rows: Tensor, labels: Tensor, num_classes: int, prepare: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Means (C, D) float64 of prepared rows and which classes (C,) have any."""
     counts = torch.bincount(labels, minlength=num_classes)
-    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
+    sums = rows.new_zeros(num_classes, rows.shape[1], dtype=torch.float64)
+    for part in _blocks(rows, sums):
+        sums.index_add_(0, labels[part], prepare(rows[part].double()))
     return sums / counts.clamp_min(1)[:, None], counts > 0
 
 
@@ -181,7 +200,7 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
 
 
 def _blocks(queries: Tensor, against: Tensor) -> Iterator[slice]:
-    """The queries in parts whose scores against `against` (M, D) stay small."""
+    """Rows (Q, D) in parts that stay small in float64, with scores against `against` (M, D)."""
     return slices(max(1, len(queries)), BLOCK_BYTES // (8 * (len(against) + queries.shape[1])))
 
 
@@ -220,5 +239,6 @@ BASELINES.register(
         name="neighbours",
         summary=f"vote of the {NUM_NEIGHBOURS} nearest images by angle",
         score=k_nearest_neighbours,
+        quadratic=True,
     )
 )
