@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.errors import StorageError
-from headstart.features.cache import parse_size
+from headstart.features.cache import describe_bytes, parse_size
 from headstart.features.folder import CACHE_VARIABLE, cache_folder
 from headstart.files import make_folder, storage_errors
 from headstart.records import Integers
@@ -87,6 +87,21 @@ def largest_in_memory() -> float:
         UsageError: `HEADSTART_MEMORY` is no size.
     """
     return LARGEST_MEMORY_FRACTION * memory_bytes()
+
+
+def announced_files(num_bytes: int) -> str | None:
+    """What to tell before the work begins, where the largest array of a run has so many bytes.
+
+    Raises:
+        UsageError: `HEADSTART_MEMORY` is no size.
+    """
+    if num_bytes <= largest_in_memory():
+        return None
+    return (
+        f"arrays of more than {describe_bytes(largest_in_memory())}, an eighth of "
+        f"{describe_bytes(memory_bytes())}, lie in files below '{cache_folder()}' "
+        f"({MEMORY_VARIABLE} names another amount)"
+    )
 
 
 def memory_bytes() -> float:

@@ -24,7 +24,7 @@ from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
 from headstart.errors import DataError
-from headstart.features import extract_features, take_rows
+from headstart.features import announced_files, extract_features, take_rows
 from headstart.files import write_text
 from headstart.heads import FIT_TOLERANCE, mean_logits, to_probabilities
 from headstart.inference import FeatureExtractor
@@ -67,10 +67,18 @@ from headstart.runs.record import (
 from headstart.runs.settings import RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task, mean_over_views
-from headstart.runs.views import RunViews, announced, describe_views, read_views, wanted_views
+from headstart.runs.views import (
+    RunViews,
+    announced,
+    describe_views,
+    learnt_views,
+    read_views,
+    wanted_views,
+)
 from headstart.runtime import choose_execution, seed_everything
 
 NAMED_FILES = 5
+COORDINATE_BYTES = 4  # a feature of the largest array of a run
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
     "logistic": LogisticFitting,
     "mlp": mlp_fitting,
@@ -169,6 +177,10 @@ class Job:
         learnt = len(self.planned.train)
         for line in announced(self.settings, names, learnt, network.num_features):
             note(f"Views      {line}")
+        rows = max(len(table), learnt * (1 + len(learnt_views(self.settings))))
+        in_files = announced_files(COORDINATE_BYTES * rows * network.num_features)
+        if in_files:
+            note(f"Memory     {in_files}")
         note(f"Engine     {self.extractor.describe()}")
 
     def run(self) -> RunResult:
