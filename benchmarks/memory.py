@@ -8,15 +8,15 @@ in memory and in mapped files, and what does the mapping cost in seconds? Does i
 there are twice as many images?
 
 Data. Made up: N "images" of eight bytes, whose features lie in the store already, D numbers in 16
-bits with variances of the principal components that fall like a power (1 / i). Labels are drawn from
-the softmax of a linear map, so that classes overlap. The run has the defaults (probe, five folds,
-ten penalties, learning curve) without the audit, and EfficientNetB0 without its weights stands for
-the network. Nothing is decoded.
+bits with variances of the principal components that fall like a power (1 / i). Labels are drawn
+from the softmax of a linear map, so that classes overlap. The run has the defaults (probe, five
+folds, ten penalties, learning curve) without the audit, and EfficientNetB0 without its weights
+stands for the network. Nothing is decoded.
 
 Measured. Every run in a process of its own, once: the most of `RssAnon` (private memory: neither
 libraries nor mapped files) in each phase, every 10 ms, less that before the images were listed;
-wall seconds and processor seconds. `--memory` is `HEADSTART_MEMORY`. All runs of one N must write the
-same figures, or the benchmark fails.
+wall seconds and processor seconds. `--memory` is `HEADSTART_MEMORY`. All runs of one N must write
+the same figures, or the benchmark fails.
 
 Figures of the last recorded run: docs/benchmarks.md.
 """
@@ -187,7 +187,10 @@ def apart(given: argparse.Namespace, rows: int, step: str, **environment: str) -
         sys.executable, __file__, str(given.folder), "--step", step, "--rows", str(rows),
         "--columns", str(given.columns), "--classes", str(given.classes), "--head", given.head,
     ]  # fmt: skip
-    variables = {"HEADSTART_CACHE": str(given.folder / "cache"), "HEADSTART_CACHE_SIZE": "unlimited"}
+    variables = {
+        "HEADSTART_CACHE": str(given.folder / "cache"),
+        "HEADSTART_CACHE_SIZE": "unlimited",
+    }
     done = subprocess.run(
         command, env={**os.environ, **variables, **environment}, stdout=subprocess.PIPE, text=True,
         check=True,

@@ -15,11 +15,21 @@ from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
 from headstart.features import scratch
+from headstart.progress import Progress
 from headstart.records import ImageTable
 from headstart.runs import RunSettings, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
+
+
+class Notes(Progress):
+    def __init__(self):
+        self.told = []
+
+    def note(self, message):
+        self.told.append(message)
+
 
 MLP = {"head": "mlp", "hidden": "16,8", "epochs": 12, "lr": 0.01, "batch_size": 8}
 
@@ -142,10 +152,13 @@ def test_features_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypa
 
     monkeypatch.setattr(scratch, "scratch_array", watched)
     monkeypatch.setenv("HEADSTART_MEMORY", "unlimited")
-    in_memory = run_job(settings(colour_folder, tmp_path / "a", **changes))
+    notes = Notes()
+    in_memory = run_job(settings(colour_folder, tmp_path / "a", **changes), progress=notes)
     assert not shapes
+    assert "Memory " not in "".join(notes.told)
     monkeypatch.setenv("HEADSTART_MEMORY", "0")
-    on_disk = run_job(settings(colour_folder, tmp_path / "b", **changes))
+    on_disk = run_job(settings(colour_folder, tmp_path / "b", **changes), progress=notes)
+    assert "Memory     arrays of more than 0.0 MB, an eighth of 0.0 MB, lie" in "".join(notes.told)
     num_learnt = len(rows(on_disk.out / "out_of_fold_predictions.csv"))
     assert (36, 384, "float16") in shapes
     assert (num_learnt, 384, "float16") in shapes
@@ -157,6 +170,13 @@ def test_features_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypa
     assert {path.name for path in on_disk.out.iterdir()} == {
         p.name for p in in_memory.out.iterdir()
     }
+
+
+def test_a_memory_that_is_no_size_is_refused_before_the_pass(colour_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_MEMORY", "some")
+    with pytest.raises(UsageError, match="HEADSTART_MEMORY must be a size such as 20GB"):
+        run_job(settings(colour_folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_history_has_a_line_a_fold_and_epoch(finished):
