@@ -59,7 +59,7 @@ def take_rows(values: Array, rows: Integers) -> Array:
 
     Args:
         values: (N, ...).
-        rows: (n,) indices.
+        rows: (n,) indices, 0 or more.
     """
     if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
         return values[rows[0] : rows[0] + len(rows)]
