@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
+from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
 from headstart.errors import DataError, UsageError
 from headstart.splitting import (
@@ -520,3 +520,21 @@ def test_an_even_sample_gives_every_image_the_same_chance():
     strata = np.array([0] * 17 + [1] + [2] * 12)
     drawn = np.mean([sample_evenly(strata, 7, seed=seed) for seed in range(4000)], axis=0)
     assert np.abs(drawn - 7 / 30).max() < 4 * np.sqrt(7 / 30 * 23 / 30 / 4000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=0, max_size=60),
+    num_folds=st.integers(2, 5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_folds_of_single_images_are_those_of_sklearn(labels, num_folds, seed):
+    """To the image, so that splits of earlier runs are repeated."""
+    labels = np.array(labels + [3, 0, 1] * num_folds)
+    counts = np.bincount(labels)
+    labels = labels[counts[labels] >= num_folds]
+    names = [str(c) for c in range(5)]
+    found = stratified_folds(labels, num_folds, class_names=names, seed=seed)
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    for number, (_, scored) in enumerate(splitter.split(labels, labels)):
+        assert np.flatnonzero(found == number).tolist() == scored.tolist()
