@@ -25,7 +25,7 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 64 * 2**20
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
 
@@ -130,9 +130,10 @@ def k_nearest_neighbours(
     known = prepare(train.float() - origin)
     votes = torch.nn.functional.one_hot(labels, num_classes).double()
     k = min(k, len(train))
+    lengths = known.square().sum(1)  # those of the queries are no part of the order
     parts = []
     for rows in _blocks(queries, known):
-        near = _squared_distances(prepare(queries[rows].float() - origin), known)
+        near = torch.addmm(lengths, prepare(queries[rows].float() - origin), known.T, alpha=-2)
         parts.append(votes[near.topk(k, largest=False).indices].mean(1))
     return torch.cat(parts)
 
@@ -201,7 +202,8 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
 
 def _blocks(queries: Tensor, against: Tensor) -> Iterator[slice]:
     """Rows (Q, D) in parts that stay small in float64, with scores against `against` (M, D)."""
-    return slices(max(1, len(queries)), BLOCK_BYTES // (8 * (len(against) + queries.shape[1])))
+    row_bytes = against.element_size() * len(against) + 8 * queries.shape[1]
+    return slices(max(1, len(queries)), BLOCK_BYTES // row_bytes)
 
 
 def _check(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> None:
