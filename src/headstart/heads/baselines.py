@@ -25,7 +25,7 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 64 * 2**20
 KNOWN_ROWS = 8192  # training rows that queries are compared with at a time
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
@@ -161,11 +161,13 @@ def k_nearest_neighbours(
     classes = torch.zeros(shape, dtype=torch.int64, device=labels.device)  # of the nearest
     for part in slices(len(train), KNOWN_ROWS):
         known = prepare(train[part].float() - origin)
+        lengths = known.square().sum(1)  # those of the queries are no part of the order
         for rows in _blocks(queries, known):
-            found = _squared_distances(prepare(queries[rows].float() - origin), known)
+            asked = prepare(queries[rows].float() - origin)
+            found = torch.addmm(lengths, asked, known.T, alpha=-2)
             of_found = labels[part].expand(len(found), -1)
-            lengths = torch.cat([nearest[rows], found], dim=1)
-            nearest[rows], place = lengths.topk(shape[1], largest=False)
+            met = torch.cat([nearest[rows], found], dim=1)
+            nearest[rows], place = met.topk(shape[1], largest=False)
             classes[rows] = torch.cat([classes[rows], of_found], dim=1).gather(1, place)
     votes = torch.zeros(len(queries), num_classes, dtype=torch.float64, device=labels.device)
     ones = votes.new_ones(()).expand(shape)
@@ -245,7 +247,8 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
 
 def _blocks(queries: Matrix, against: Tensor) -> Iterator[slice]:
     """Rows (Q, D) in parts that stay small in float64, with scores against `against` (M, D)."""
-    return slices(max(1, len(queries)), BLOCK_BYTES // (8 * (len(against) + queries.shape[1])))
+    row_bytes = against.element_size() * len(against) + 8 * queries.shape[1]
+    return slices(max(1, len(queries)), BLOCK_BYTES // row_bytes)
 
 
 def _check(train: Matrix, labels: Tensor, queries: Matrix, num_classes: int) -> None:

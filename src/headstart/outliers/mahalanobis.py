@@ -99,7 +99,7 @@ class MahalanobisModel:
             scores[rows] = self._score(unit_length(features[rows]))
         return scores
 
-    def _score(self, rows: Floats) -> Doubles:
+    def _score(self, rows: Doubles) -> Doubles:
         """As `score`, of rows of length one."""
         centred = rows - self.offset.astype(np.float64)
         return self.score_projected(centred @ self.projection.astype(np.float64))
