@@ -79,7 +79,7 @@ class Rows:
     @property
     def width(self) -> int:
         """W."""
-        return self.values.shape[1] if self.span is None else self.span.shape[1]
+        return int((self.values if self.span is None else self.span).shape[1])
 
     def chunks(self) -> Iterator[tuple[slice, Doubles]]:
         """Consecutive rows and their (B, W) coordinates."""
