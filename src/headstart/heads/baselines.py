@@ -3,8 +3,8 @@
 Each takes the training rows, their labels and queries and answers with scores (Q, C), larger for
 likelier; the predicted class is the first of the highest. A class without training rows scores
 minus infinity (zero votes for neighbours) and is never predicted. Training rows and queries are
-widened in blocks of `BLOCK_BYTES`, so that memory does not grow with their number; arithmetic is
-float64 for class means, float32 for neighbours.
+widened in blocks, so that memory does not grow with their number; arithmetic is float64 for class
+means, float32 for neighbours.
 
 Rows of length zero have cosine similarity zero to everything.
 
@@ -25,7 +25,8 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20  # of distances to all training rows
+WIDENED_BYTES = 2**21  # of rows in float64: fresh pages cost more than arithmetic beyond the cache
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
 
@@ -67,7 +68,7 @@ def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_class
     _check(train, labels, queries, num_classes)
     means, present = _class_means(train, labels, num_classes, _same)
     scores = torch.cat(
-        [-_squared_distances(queries[rows].double(), means) for rows in _blocks(queries, means)]
+        [-_squared_distances(queries[rows].double(), means) for rows in _widened(queries)]
     )
     return scores.masked_fill(~present, -torch.inf)
 
@@ -87,7 +88,7 @@ def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classe
     _check(train, labels, queries, num_classes)
     means, present = _class_means(train, labels, num_classes, _unit)
     targets = _unit(means).T
-    parts = [_unit(queries[rows].double()) @ targets for rows in _blocks(queries, means)]
+    parts = [_unit(queries[rows].double()) @ targets for rows in _widened(queries)]
     scores = torch.cat(parts)
     return scores.masked_fill(~present, -torch.inf)
 
@@ -132,7 +133,7 @@ def k_nearest_neighbours(
     k = min(k, len(train))
     lengths = known.square().sum(1)  # those of the queries are no part of the order
     parts = []
-    for rows in _blocks(queries, known):
+    for rows in slices(max(1, len(queries)), BLOCK_BYTES // (4 * len(known))):
         near = torch.addmm(lengths, prepare(queries[rows].float() - origin), known.T, alpha=-2)
         parts.append(votes[near.topk(k, largest=False).indices].mean(1))
     return torch.cat(parts)
@@ -189,7 +190,7 @@ def _class_means(
     """Means (C, D) float64 of prepared rows and which classes (C,) have any."""
     counts = torch.bincount(labels, minlength=num_classes)
     sums = rows.new_zeros(num_classes, rows.shape[1], dtype=torch.float64)
-    for part in _blocks(rows, sums):
+    for part in _widened(rows):
         sums.index_add_(0, labels[part], prepare(rows[part].double()))
     return sums / counts.clamp_min(1)[:, None], counts > 0
 
@@ -200,10 +201,9 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
     return torch.addmm(lengths, queries, rows.T, alpha=-2)
 
 
-def _blocks(queries: Tensor, against: Tensor) -> Iterator[slice]:
-    """Rows (Q, D) in parts that stay small in float64, with scores against `against` (M, D)."""
-    row_bytes = against.element_size() * len(against) + 8 * queries.shape[1]
-    return slices(max(1, len(queries)), BLOCK_BYTES // row_bytes)
+def _widened(rows: Tensor) -> Iterator[slice]:
+    """Rows (N, D) in parts that stay in the cache in float64; one empty part of no rows."""
+    return slices(max(1, len(rows)), WIDENED_BYTES // (8 * rows.shape[1]))
 
 
 def _check(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> None:
