@@ -63,7 +63,8 @@ def test_neighbours_agree_with_sklearn(metric, k):
 def test_blocks_do_not_show(spec, monkeypatch):
     features, labels = make_blobs()
     whole = spec.score(features, labels, features + 0.1, 4)
-    monkeypatch.setattr("headstart.heads.baselines.BLOCK_BYTES", 1)
+    for name in ("BLOCK_BYTES", "WIDENED_BYTES"):
+        monkeypatch.setattr(f"headstart.heads.baselines.{name}", 1)
     monkeypatch.setattr("headstart.heads.baselines.KNOWN_ROWS", 7)  # fewer than neighbours
     torch.testing.assert_close(spec.score(features, labels, features + 0.1, 4), whole)
 

@@ -25,7 +25,8 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20  # of distances
+WIDENED_BYTES = 2**21  # of rows in float64: fresh pages cost more than arithmetic beyond the cache
 KNOWN_ROWS = 8192  # training rows that queries are compared with at a time
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
@@ -96,7 +97,7 @@ def nearest_class_mean(train: Matrix, labels: Tensor, queries: Matrix, num_class
     _check(train, labels, queries, num_classes)
     means, present = _class_means(train, labels, num_classes, _same)
     scores = torch.cat(
-        [-_squared_distances(queries[rows].double(), means) for rows in _blocks(queries, means)]
+        [-_squared_distances(queries[rows].double(), means) for rows in _widened(queries)]
     )
     return scores.masked_fill(~present, -torch.inf)
 
@@ -116,7 +117,7 @@ def cosine_class_mean(train: Matrix, labels: Tensor, queries: Matrix, num_classe
     _check(train, labels, queries, num_classes)
     means, present = _class_means(train, labels, num_classes, _unit)
     targets = _unit(means).T
-    parts = [_unit(queries[rows].double()) @ targets for rows in _blocks(queries, means)]
+    parts = [_unit(queries[rows].double()) @ targets for rows in _widened(queries)]
     scores = torch.cat(parts)
     return scores.masked_fill(~present, -torch.inf)
 
@@ -162,7 +163,7 @@ def k_nearest_neighbours(
     for part in slices(len(train), KNOWN_ROWS):
         known = prepare(train[part].float() - origin)
         lengths = known.square().sum(1)  # those of the queries are no part of the order
-        for rows in _blocks(queries, known):
+        for rows in slices(max(1, len(queries)), BLOCK_BYTES // (4 * len(known))):
             asked = prepare(queries[rows].float() - origin)
             found = torch.addmm(lengths, asked, known.T, alpha=-2)
             of_found = labels[part].expand(len(found), -1)
@@ -223,7 +224,7 @@ def _unit(rows: Tensor) -> Tensor:
 def _mean(rows: Matrix) -> Tensor:
     """(D,) float32 mean of (N, D) rows."""
     total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows[:1].device)
-    for part in slices(len(rows), KNOWN_ROWS):
+    for part in _widened(rows):
         total += rows[part].double().sum(0)
     return (total / len(rows)).float()
 
@@ -234,7 +235,7 @@ def _class_means(
     """Means (C, D) float64 of prepared rows and which classes (C,) have any."""
     counts = torch.bincount(labels, minlength=num_classes)
     sums = torch.zeros(num_classes, rows.shape[1], dtype=torch.float64, device=labels.device)
-    for part in _blocks(rows, sums):
+    for part in _widened(rows):
         sums.index_add_(0, labels[part], prepare(rows[part].double()))
     return sums / counts.clamp_min(1)[:, None], counts > 0
 
@@ -245,10 +246,9 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
     return torch.addmm(lengths, queries, rows.T, alpha=-2)
 
 
-def _blocks(queries: Matrix, against: Tensor) -> Iterator[slice]:
-    """Rows (Q, D) in parts that stay small in float64, with scores against `against` (M, D)."""
-    row_bytes = against.element_size() * len(against) + 8 * queries.shape[1]
-    return slices(max(1, len(queries)), BLOCK_BYTES // row_bytes)
+def _widened(rows: Matrix) -> Iterator[slice]:
+    """Rows (N, D) in parts that stay in the cache in float64; one empty part of no rows."""
+    return slices(max(1, len(rows)), WIDENED_BYTES // (8 * rows.shape[1]))
 
 
 def _check(train: Matrix, labels: Tensor, queries: Matrix, num_classes: int) -> None:

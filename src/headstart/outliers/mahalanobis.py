@@ -96,13 +96,9 @@ class MahalanobisModel:
         scores = np.empty(len(features))
         for begin in range(0, len(features), CHUNK):
             rows = slice(begin, begin + CHUNK)
-            scores[rows] = self._score(unit_length(features[rows]))
+            centred = unit_length(features[rows]) - self.offset.astype(np.float64)
+            scores[rows] = self.score_projected(centred @ self.projection.astype(np.float64))
         return scores
-
-    def _score(self, rows: Doubles) -> Doubles:
-        """As `score`, of rows of length one."""
-        centred = rows - self.offset.astype(np.float64)
-        return self.score_projected(centred @ self.projection.astype(np.float64))
 
     def score_projected(self, projected: Doubles) -> Doubles:
         """As `score`, of rows (N, r) that are centred and projected."""

@@ -22,7 +22,7 @@ from scipy.linalg import eigh
 
 from headstart.records import Floats, Integers
 
-CHUNK = 4096
+CHUNK = 2048
 LARGEST_EXACT = 1536  # columns whose covariance is decomposed exactly
 EXTRA_DIRECTIONS, TURNS = 32, 8  # of the subspace iteration beyond that
 SMALLEST_SHARE = 1e-10  # of the largest variance, that a component has to have
