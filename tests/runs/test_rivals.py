@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from headstart.cli.run import rival_text
 from headstart.records import ImageTable
 from headstart.runs import baselines
 from headstart.runs.baselines import baseline_figures
@@ -65,3 +66,9 @@ def test_a_sample_estimates_what_all_would_give(monkeypatch, groups):
     assert again["neighbours"] == drawn[0]  # the same seed, the same images
     del again["neighbours"], whole["neighbours"]
     assert again == whole
+
+
+def test_the_console_says_of_how_many_images_a_rival_speaks():
+    entry = {"accuracy": 0.5, "low": 0.4, "high": 0.6}
+    assert rival_text(entry) == "0.500 [0.400, 0.600]"
+    assert rival_text(entry | {"sample": 5000}) == "0.500 [0.400, 0.600] on a sample of 5,000"
