@@ -13,6 +13,7 @@ from networks import on_cpu, tiny_network
 from headstart.errors import MissingExtraError, UsageError
 from headstart.features.passes import identity
 from headstart.inference import FeatureExtractor, PassEngine, PassWork, choose_engine, engines
+from headstart.runtime import cpu_stops_at_avx2
 
 WORK = PassWork(architecture="efficientnet_b0", image_size=128, num_images=20_000, frozen=True)
 needs_openvino = pytest.mark.skipif(
@@ -39,7 +40,7 @@ def installed(monkeypatch):
 )
 @pytest.mark.usefixtures("installed")
 def test_the_rule(change, chosen, monkeypatch):
-    monkeypatch.setattr(engines, "cpu_has_avx512", lambda: True)
+    monkeypatch.setattr(engines, "cpu_stops_at_avx2", lambda: False)
     found = choose_engine("auto", dataclasses.replace(WORK, **change), on_cpu())
     assert found.name == chosen
     assert found.reason
@@ -56,9 +57,22 @@ def test_the_rule(change, chosen, monkeypatch):
     ],
 )
 def test_more_families_pay_on_narrow_vectors(architecture, chosen, monkeypatch):
-    monkeypatch.setattr(engines, "cpu_has_avx512", lambda: False)
+    monkeypatch.setattr(engines, "cpu_stops_at_avx2", lambda: True)
     work = dataclasses.replace(WORK, architecture=architecture)
     assert choose_engine("auto", work, on_cpu()).name == chosen
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "narrow"),
+    [
+        ({"avx2": True, "avx512_f": False}, True),
+        ({"avx2": True, "avx512_f": True}, False),
+        ({"architecture": "aarch64", "sve": True}, False),  # nothing was measured there
+    ],
+)
+def test_narrow_is_what_was_measured(capabilities, narrow, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert cpu_stops_at_avx2() is narrow
 
 
 @pytest.mark.usefixtures("installed")

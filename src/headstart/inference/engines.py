@@ -6,8 +6,8 @@ of machine take the same engine. OpenVINO is taken where all of this holds:
 - the device is the processor, and the package is installed (`pip install 'headstart[openvino]'`);
 - the backbone stays frozen: fine-tuning goes on in PyTorch, and what it starts from should too;
 - the network is of a family that was measured to be at least 1.25 times as fast as PyTorch with
-  folded normalisations at the same precision on such a processor (`FAMILIES`, and where it has no
-  AVX-512 `NARROW_FAMILIES` too; docs/benchmarks.md, "Engines");
+  folded normalisations at the same precision on such a processor (`FAMILIES`, and where it has AVX2
+  and no AVX-512 `NARROW_FAMILIES` too; docs/benchmarks.md, "Engines");
 - there are enough images: `WORTH` of them at 128 px, fewer where they are larger. Conversion costs
   as much as some thousand images do, and the saving should be several times that.
 
@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from headstart.errors import MissingExtraError, UsageError
-from headstart.runtime import Execution, cpu_has_avx512
+from headstart.runtime import Execution, cpu_stops_at_avx2
 
 EAGER, OPENVINO = "eager", "openvino"
 PASS_ENGINES = ("auto", EAGER, OPENVINO)
@@ -121,7 +121,7 @@ def reason_against(work: PassWork, execution: Execution) -> str:
 
 def quick_families() -> tuple[str, ...]:
     """The families for which OpenVINO pays on this processor."""
-    return FAMILIES if cpu_has_avx512() else FAMILIES + NARROW_FAMILIES
+    return FAMILIES + NARROW_FAMILIES if cpu_stops_at_avx2() else FAMILIES
 
 
 def is_installed() -> bool:
