@@ -18,7 +18,13 @@ from headstart.report.wording import counted, estimate, listed
 from headstart.studies.quick.scoring import STORED
 from headstart.studies.quick.writing import RECORD
 
-NEEDED = frozenset(("table", "recommendation", "num_images", "num_train", "num_all", "asked"))
+NEEDED = frozenset(
+    {
+        *("table", "recommendation", "asked", "data", "versions", "warnings", "left_out"),
+        *("num_images", "num_train", "num_all", "num_folds", "num_groups", "num_neighbours"),
+        "test_part",
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
