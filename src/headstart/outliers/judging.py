@@ -139,7 +139,8 @@ def leave_classes_out(
         features: (N, D).
         labels: (N,) int64.
         folds: (N,) fold of each image.
-        class_names: C names; classes without images are left out of the list.
+        class_names: C names; the list lacks those without images, and those without which the
+            others are too few or too alike to be fitted on across folds.
         relative: as in `fit_mahalanobis`.
         seed: of the intervals.
     """
@@ -147,9 +148,12 @@ def leave_classes_out(
     rows, num_classes = _leading(Rows.of_length_one(features)), int(labels.max()) + 1
     for c, name in enumerate(class_names):
         out = labels == c
-        if not out.any() or out.all():
+        if not out.any() or len(np.unique(folds[~out])) < 2:
             continue
-        _, scores = cross_fit(rows, labels, num_classes, folds, ~out, relative=relative)
+        try:
+            _, scores = cross_fit(rows, labels, num_classes, folds, ~out, relative=relative)
+        except DataError:  # nothing to say about this class; the rest of a run does not hang on it
+            continue
         separation = judge_separation(scores[~out], scores[out], seed=seed)
         judged.append(LeftOutClass(name=name, separation=separation))
     return judged

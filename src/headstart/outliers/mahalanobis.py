@@ -56,6 +56,7 @@ from headstart.records import Floats, Integers
 
 NUM_COMPONENTS = 128
 PARTS_BYTES = 2**30  # of products that are held at once
+LEAST_VARIANCE = 1e-12  # of rows of length one: less is rounding, of float16 and of differences
 
 Bools = npt.NDArray[np.bool_]
 
@@ -126,7 +127,8 @@ def fit_mahalanobis(
         relative: whether scores take off the distance to the cloud of all images.
 
     Raises:
-        DataError: fewer than two images more than classes, so that there is no spread.
+        DataError: fewer than two images more than classes, or images of every class that are all
+            alike, so that there is no spread.
         ValueError: shapes that do not fit, or values that are not finite.
     """
     rows, codes, num_classes = _checked(features, labels)
@@ -303,7 +305,7 @@ class _Fit:
         """Find the components.
 
         Raises:
-            DataError: fewer than two rows more than classes.
+            DataError: fewer than two rows more than classes, or rows of a class that are all alike.
         """
         self.problem, scatter = problem, problem.scatter
         _check_spread(scatter.counts)
@@ -311,6 +313,7 @@ class _Fit:
         self.offset = rows.in_features(scatter.mean) + rows.origin
         self.projection = rows.in_features(directions).astype(np.float16)
         self.basis = rows.in_coordinates(self.projection.astype(np.float64))
+        _check_differences(scatter, self.basis)
         self.shift = scatter.mean @ self.basis
         self.means = scatter.means @ self.basis - self.shift
         self.fourths = np.zeros(2)  # of residuals, and of rows about the mean of all
@@ -366,4 +369,13 @@ def _check_spread(counts: Integers) -> None:
         raise DataError(
             f"Strange images cannot be told with {total} images of {present} classes. "
             "Give some classes several images."
+        )
+
+
+def _check_differences(scatter: Scatter, basis: Doubles) -> None:
+    """Raise DataError where rows differ from their class's mean by rounding alone."""
+    if np.trace(scatter.within(basis)) < LEAST_VARIANCE:
+        raise DataError(
+            f"Strange images cannot be told: {int(scatter.counts.sum())} images that they are to "
+            "be compared with are all alike within their class. Give images that differ."
         )
