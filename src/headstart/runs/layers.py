@@ -74,7 +74,7 @@ class LayeredFitting(LogisticFitting):
         by_fold = [self.candidates[k] for k in nested.candidate.tolist()]
         write_csv(self.task.folder / LAYERS, *self._table())
         final = self.candidates[nested.final]
-        self.task.progress.note(f"Layers     {final} for the final head; {self._told(by_fold)}")
+        self.task.progress.note(f"Layers     chosen: {final}; {self._told(by_fold)}")
         return replace(
             outcome,
             chosen=outcome.chosen | {"layers": final},
