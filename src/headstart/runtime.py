@@ -63,6 +63,11 @@ def cpu_multiplies_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def cpu_has_avx512() -> bool:
+    """Whether this processor computes on vectors of 512 bits."""
+    return bool(torch.cpu.get_capabilities().get("avx512_f"))
+
+
 def choose_execution(device: str = "auto", precision: str = "auto") -> Execution:
     """Choose device and precision, or check the user's choice.
 

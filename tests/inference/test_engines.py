@@ -38,10 +38,27 @@ def installed(monkeypatch):
     ],
 )
 @pytest.mark.usefixtures("installed")
-def test_the_rule(change, chosen):
+def test_the_rule(change, chosen, monkeypatch):
+    monkeypatch.setattr(engines, "cpu_has_avx512", lambda: True)
     found = choose_engine("auto", dataclasses.replace(WORK, **change), on_cpu())
     assert found.name == chosen
     assert found.reason
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize(
+    ("architecture", "chosen"),
+    [
+        ("resnet50", "openvino"),
+        ("vit_small_patch16_224", "openvino"),
+        ("efficientnet_b0", "openvino"),
+        ("mini", "eager"),
+    ],
+)
+def test_more_families_pay_on_narrow_vectors(architecture, chosen, monkeypatch):
+    monkeypatch.setattr(engines, "cpu_has_avx512", lambda: False)
+    work = dataclasses.replace(WORK, architecture=architecture)
+    assert choose_engine("auto", work, on_cpu()).name == chosen
 
 
 @pytest.mark.usefixtures("installed")

@@ -297,3 +297,71 @@ def test_a_source_that_no_grouping_can_separate_is_named_in_the_banner(tmp_path)
     banner = text.index("Do not trust these figures yet")
     said = text.index("and no grouping can separate source from class here")
     assert said < text.index("Verdict", banner)  # before anything is claimed
+
+
+def make_quick(folder, *, names=("mini", "ResNet50")):
+    """A quick choice in which the second, quicker backbone is recommended."""
+    rows = [
+        {"name": name, "model": name, "weights": weights, "image_size": 96, "parameters": 5_900_000,
+         "num_features": 384, "images_per_s": 300.0 * number, "rate_is": rate, "seconds": 2.0,
+         "all_images_s": 12.0 / number, "logme": -0.25, "accuracy": figure(0.9, 0.87, 0.93),
+         "neighbours": figure(0.7, 0.6, 0.8), "behind_best": behind, "p_to_best_holm": p,
+         "within_noise": True, "front": True}
+        for number, name, weights, rate, behind, p in (
+            (1, names[0], "hub", "measured", figure(0.0), 1.0),
+            (2, names[1], "none", "from the store, estimated", figure(-0.01, -0.04, 0.02), 0.4),
+        )
+    ]  # fmt: skip
+    record = {
+        "schema_version": 1, "created": "2026-11-27", "versions": {"headstart": "0.1.0"},
+        "asked": {"settings": {"data": "flowers", "seed": 3, "strict": False},
+                  "models": list(names), "max_images": 400},
+        "engine": {"key": "cpu", "reason": "no GPU"}, "data": "flowers", "num_images": 400,
+        "num_train": 1000, "num_all": 1250, "num_classes": 5, "num_groups": 90, "num_folds": 5,
+        "num_neighbours": 10, "test_part": "closed: held out", "seconds": 4.0, "table": rows,
+        "recommendation": {"chosen": names[1], "best": names[0], "within_noise": list(names),
+                           "reason": "It is twice as fast.", "rule": "the quickest within noise"},
+        "warnings": ["Few images tell little."],
+        "left_out": [{"name": "VGG16", "reason": "its weights are not at hand."}],
+    }  # fmt: skip
+    folder.mkdir(exist_ok=True)
+    write_json(folder / "quick.json", record)
+    return folder
+
+
+def test_a_quick_choice_has_a_page(tmp_path):
+    path = write_report([make_quick(tmp_path / "which")])
+    assert path == tmp_path / "which" / "report.html"
+    page = Page(path.read_text())
+    page.check()
+    text = page.text
+    assert "Recommended: ResNet50" in text
+    assert "It is twice as fast." in text
+    assert "400 of 1,000 training images" in text
+    assert "90 groups" in text
+    assert "-1.0 points" in text
+    assert "about 600" in text  # images/s, estimated
+    assert "Few images tell little." in text
+    assert "VGG16" in text
+    assert (
+        "headstart compare --quick --data flowers --model mini,ResNet50 --max-images 400 "
+        "--seed 3 --no-strict --out NEW"
+    ) in text
+
+
+def test_names_in_a_quick_choice_stay_text(tmp_path):
+    path = write_report([make_quick(tmp_path / "q", names=(HOSTILE, "mini"))])
+    assert not Page(path.read_text()).of("img")
+
+
+def test_a_damaged_quick_choice_or_company_is_refused(tmp_path):
+    folder = make_quick(tmp_path / "q")
+    with pytest.raises(UsageError, match=r"is a quick choice .* Report it alone\."):
+        write_report([folder, folder])
+    record = json.loads((folder / "quick.json").read_text())
+    write_json(folder / "quick.json", {k: v for k, v in record.items() if k != "table"})
+    with pytest.raises(UsageError, match="lacks table"):
+        write_report([folder])
+    (folder / "quick.json").write_text("{")
+    with pytest.raises(UsageError, match="is damaged"):
+        write_report([folder])

@@ -13,7 +13,7 @@ from headstart.runs import RunResult, RunSettings, run_job
 
 if TYPE_CHECKING:
     from headstart.studies import ComparisonResult, ComparisonSettings
-    from headstart.studies.quick import QuickResult
+    from headstart.studies.quick import QuickResult, QuickSettings
 
 
 def run(
@@ -173,7 +173,8 @@ def compare_quick(
 
     Args:
         data: a folder of class folders, or a built-in name.
-        out: folder of `quick.json`, `quick.csv`, `quick.txt` and `quick.png`, new or empty.
+        out: folder of `report.html`, `quick.json`, `quick.csv`, `quick.txt` and `quick.png`, new or
+            empty.
         models: names of backbones; those whose weights cannot be had are named and left out.
         max_images: about how many training images to try them on; None takes 1,000, or 10 a class
             where that is more.
@@ -188,7 +189,7 @@ def compare_quick(
         UsageError: bad settings or data, or no backbone whose weights can be had.
         StorageError: the disk is full.
     """
-    from headstart.studies.quick import QuickSettings, choose_quickly
+    from headstart.studies.quick import QuickSettings
 
     check_names(settings)
     asked = QuickSettings(
@@ -197,4 +198,14 @@ def compare_quick(
         models=models,
         max_images=max_images,
     )
-    return choose_quickly(asked, progress=progress)
+    return choose_and_report(asked, progress=progress)
+
+
+def choose_and_report(asked: QuickSettings, *, progress: Progress | None = None) -> QuickResult:
+    """The quick choice and its page; raises as `compare_quick`."""
+    from headstart.studies.quick import choose_quickly
+
+    progress = progress or Progress()
+    result = choose_quickly(asked, progress=progress)
+    report_or_tell(result.out, progress, images=False)
+    return result

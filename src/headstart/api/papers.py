@@ -14,10 +14,10 @@ def report(
     out: str | os.PathLike[str] | None = None,
     images: bool = True,
 ) -> Path:
-    """Write the report of a finished run, of several side by side, or of a comparison.
+    """Write the report of one run, of several side by side, of a comparison or a quick choice.
 
     Args:
-        *runs: folders of runs, or the one of a comparison.
+        *runs: folders of runs, or the one of a comparison or of a quick choice.
         out: the HTML page; None writes `report.html` into the folder of a single run, and into
             the current folder for several. A single run's model card and CLAIM checklist lie
             beside the page.

@@ -27,8 +27,9 @@ def choose(
     Raises:
         UsageError: an option that means nothing here, bad settings or bad data.
     """
+    from headstart.api.jobs import choose_and_report
     from headstart.progress import for_terminal
-    from headstart.studies.quick import QuickSettings, choose_quickly
+    from headstart.studies.quick import QuickSettings
     from headstart.studies.quick.settings import refuse_foreign
 
     for name, value in refused.items():
@@ -42,7 +43,7 @@ def choose(
         )
     place = out or default_out(given["data"], KIND)
     asked = QuickSettings(out=place, settings=given, models=models, max_images=max_images)
-    result = choose_quickly(asked, progress=for_terminal())
+    result = choose_and_report(asked, progress=for_terminal())
     if json:
         print_json({"out": str(result.out), **result.record})
     else:
@@ -60,6 +61,7 @@ def print_result(result: Any, given: Mapping[str, Any]) -> None:
             ("Choice", f"{result.out / RECORD}, {result.out / TABLE}"),
             ("Images", str(result.out / SAMPLE)),
             ("Picture", str(result.out / PICTURE)),
+            ("Report", str(result.out / "report.html")),
             ("Next", next_command(result.record, given)),
         ],
     )

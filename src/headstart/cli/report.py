@@ -14,7 +14,7 @@ Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 
 def command(
     runs: list[str] = typer.Argument(
-        metavar="RUN...", help="Folders of finished runs, or of a comparison."
+        metavar="RUN...", help="Folders of finished runs, or of one comparison or quick choice."
     ),
     out: Text = typer.Option(
         None, help="The page.  [default: report.html in the run's folder, or here for several]"

@@ -6,7 +6,8 @@ of machine take the same engine. OpenVINO is taken where all of this holds:
 - the device is the processor, and the package is installed (`pip install 'headstart[openvino]'`);
 - the backbone stays frozen: fine-tuning goes on in PyTorch, and what it starts from should too;
 - the network is of a family that was measured to be at least 1.25 times as fast as PyTorch with
-  folded normalisations at the same precision (`FAMILIES`; docs/benchmarks.md, "Engines");
+  folded normalisations at the same precision on such a processor (`FAMILIES`, and where it has no
+  AVX-512 `NARROW_FAMILIES` too; docs/benchmarks.md, "Engines");
 - there are enough images: `WORTH` of them at 128 px, fewer where they are larger. Conversion costs
   as much as some thousand images do, and the saving should be several times that.
 
@@ -31,12 +32,14 @@ import torch
 from torch import nn
 
 from headstart.errors import MissingExtraError, UsageError
-from headstart.runtime import Execution
+from headstart.runtime import Execution, cpu_has_avx512
 
 EAGER, OPENVINO = "eager", "openvino"
 PASS_ENGINES = ("auto", EAGER, OPENVINO)
 # Beginnings of architecture names. Depthwise convolutions and swish are what PyTorch is slow at.
 FAMILIES = ("efficientnet", "tf_efficientnet", "mobilenet", "densenet")
+# On vectors of 256 bits PyTorch's convolutions lag further behind (in float32; bf16 is slow there).
+NARROW_FAMILIES = ("resnet", "vgg", "vit_")
 WORTH, WORTH_SIZE = 20_000, 128
 HINTS = {"bfloat16": "bf16", "float32": "f32"}
 
@@ -109,11 +112,16 @@ def reason_against(work: PassWork, execution: Execution) -> str:
         return f"the device is {execution.device}"
     if not work.frozen:
         return "the backbone is trained"
-    if not work.architecture.startswith(FAMILIES):
+    if not work.architecture.startswith(quick_families()):
         return "no other engine is known to be clearly faster for this network"
     if work.num_images < worth:
         return f"fewer than {worth:,.0f} images"
     return "" if is_installed() else "OpenVINO is not installed"
+
+
+def quick_families() -> tuple[str, ...]:
+    """The families for which OpenVINO pays on this processor."""
+    return FAMILIES if cpu_has_avx512() else FAMILIES + NARROW_FAMILIES
 
 
 def is_installed() -> bool:

@@ -30,6 +30,7 @@ from headstart.report.mistakes import (
     torn,
 )
 from headstart.report.pictures import Pictures
+from headstart.report.quick import StoredQuick, quick_view
 from headstart.report.reading import StoredRun
 from headstart.report.rendering import environment
 from headstart.report.study import StoredComparison, study_view, tested_sentence
@@ -40,20 +41,25 @@ MOST_DOUBTFUL = 8
 
 
 def render_page(
-    views: Sequence[dict[str, Any]], comparison_of: StoredComparison | None = None
+    views: Sequence[dict[str, Any]],
+    comparison_of: StoredComparison | None = None,
+    choice: StoredQuick | None = None,
 ) -> str:
-    """The whole page of one run, of several, or of a comparison.
+    """The whole page of one run, of several, of a comparison, or of a quick choice.
 
     Args:
-        views: from `view_of`, one a run.
+        views: from `view_of`, one a run; none for a quick choice.
         comparison_of: what the runs are candidates of, before them on the page; or None.
+        choice: a quick choice, which stands alone; or None.
     """
     pages = environment()
     style, _, _ = pages.loader.get_source(pages, "style.css")  # type: ignore[union-attr]
     runs = [view["run"] for view in views]
     several = len(views) > 1 or comparison_of is not None
     comparison, study, version = {}, None, ""
-    if comparison_of is not None:
+    if choice is not None:
+        version = str(choice.record["versions"].get("headstart", ""))
+    elif comparison_of is not None:
         anchors = {view["run"].folder.name: f"r{i + 1}-verdict" for i, view in enumerate(views)}
         study = study_view(comparison_of, anchors)
         study["tested_sentence"] = tested_sentence(study)
@@ -64,7 +70,7 @@ def render_page(
         comparison = {"rows": rows, "same": same, "sentence": sentence, "chart": time_chart(rows)}
     text = pages.get_template("page.html").render(
         views=views, several=several, comparison=comparison, style=Markup(style),
-        glossary=GLOSSARY, study=study,
+        glossary=GLOSSARY, study=study, quick=None if choice is None else quick_view(choice),
         version=version or str(runs[0].record["versions"].get("headstart", "")),
     )  # fmt: skip
     return encodable(text)

@@ -193,9 +193,40 @@ def p_text(value: float | None) -> str:
 
 
 def time_chart(record: Mapping[str, Any], cost: str, title: str, label: str) -> Chart | None:
-    """Accuracy over a time, numbered as in the table; None for a single candidate."""
+    """Accuracy over one of the two times of a comparison; None for a single candidate."""
     table = record["table"]
-    times = [seconds_of(row, cost) for row in table]
+    return accuracy_over_time(
+        table,
+        [seconds_of(row, cost) for row in table],
+        [bool(row[f"front_{cost}"]) for row in table],
+        chosen=record["recommendation"]["chosen"],
+        title=title,
+        label=label,
+    )
+
+
+def accuracy_over_time(
+    table: Sequence[Mapping[str, Any]],
+    times: Sequence[float],
+    front: Sequence[bool],
+    *,
+    chosen: str,
+    title: str,
+    label: str,
+) -> Chart | None:
+    """Accuracy with interval over a time, numbered as in the table.
+
+    Args:
+        table: rows with `name` and `accuracy`.
+        times: of each row.
+        front: whether nobody beats it in both.
+        chosen: name of the recommended one.
+        title: of the chart.
+        label: of the times.
+
+    Returns:
+        None for a single row, or a time that is not positive.
+    """
     if len(table) < 2 or min(times) <= 0:
         return None
     values = [row["accuracy"]["value"] for row in table]
@@ -203,17 +234,18 @@ def time_chart(record: Mapping[str, Any], cost: str, title: str, label: str) -> 
     bottom, top = padded(shown, floor=0.0, ceiling=1.0)
     log = max(times) / min(times) > FASTER
     low, high = (min(times) / 2, max(times) * 2) if log else padded(times, floor=0.0, share=0.25)
-    front = sorted((times[i], values[i]) for i, row in enumerate(table) if row[f"front_{cost}"])
-    lines = [Line(name="", points=steps(front), look="faint")]
+    unbeaten = sorted(
+        (time, value) for time, value, kept in zip(times, values, front, strict=True) if kept
+    )
+    lines = [Line(name="", points=steps(unbeaten), look="faint")]
     for number, (row, seconds, value) in enumerate(zip(table, times, values, strict=True), 1):
-        chosen = row["name"] == record["recommendation"]["chosen"]
         ends = ends_of(row["accuracy"])
         lines.append(
             Line(
                 name=str(number),
                 points=[(seconds, value)],
                 band=[(min(ends), max(ends))] if len(ends) > 1 else (),
-                look="c2" if chosen else "accent",
+                look="c2" if row["name"] == chosen else "accent",
                 dots=True,
                 joined=False,
             )

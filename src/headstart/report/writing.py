@@ -15,6 +15,7 @@ from headstart.report.claim import claim_items, item_titles
 from headstart.report.facts import looks_medical
 from headstart.report.page import render_page, view_of
 from headstart.report.pictures import find_pictures
+from headstart.report.quick import is_quick, read_quick
 from headstart.report.reading import StoredRun, read_stored_run
 from headstart.report.study import is_comparison, read_comparison
 
@@ -24,13 +25,14 @@ PAGE = "report.html"
 def write_report(
     runs: Sequence[Path], out: Path | None = None, *, with_images: bool = True
 ) -> Path:
-    """Write the report of one run, of several side by side, or of a comparison.
+    """Write the report of one run, of several side by side, of a comparison or a quick choice.
 
     The report of a single run comes with `model_card.md`, `claim.md` and `claim.csv` beside it;
     answers of the author are read from `claim.yaml` in the run's folder.
 
     Args:
-        runs: folders of finished runs, in the order of the page; or the one of a comparison.
+        runs: folders of finished runs, in the order of the page; or the one of a comparison
+            or of a quick choice.
         out: the page; None writes `report.html` into the folder of a single run, and into the
             current folder for several.
         with_images: False leaves all pictures out, for data that are private.
@@ -44,14 +46,16 @@ def write_report(
     """
     if not runs:
         raise UsageError("`runs` must name at least one folder of a run, got none.")
-    compared = [Path(folder) for folder in runs if is_comparison(Path(folder))]
-    if compared and len(runs) > 1:
-        raise UsageError(
-            f"'{compared[0]}' is a comparison and has a page of its own. Report it alone, or name "
-            "the runs in it."
-        )
-    if compared:
-        return write_comparison(compared[0], out, with_images=with_images)
+    for folder in map(Path, runs):
+        compared, quick = is_comparison(folder), is_quick(folder)
+        if (compared or quick) and len(runs) > 1:
+            kind = "comparison" if compared else "quick choice"
+            rest = "Report it alone, or name the runs in it." if compared else "Report it alone."
+            raise UsageError(f"'{folder}' is a {kind} and has a page of its own. {rest}")
+        if compared:
+            return write_comparison(folder, out, with_images=with_images)
+        if quick:
+            return write_quick(folder, out)
     stored = [read_stored_run(Path(folder)) for folder in runs]
     page = place_of(stored, None if out is None else Path(out))
     views = [
@@ -78,6 +82,21 @@ def write_comparison(folder: Path, out: Path | None, *, with_images: bool) -> Pa
     page = folder / PAGE if out is None else named_page(Path(out))
     views = [view(run, run.folder.name, None, with_images=with_images) for run in stored]
     write_text(page, render_page(views, compared))
+    return page
+
+
+def write_quick(folder: Path, out: Path | None) -> Path:
+    """Write the page of a quick choice of a backbone.
+
+    Args:
+        folder: of the choice.
+        out: the page; None writes `report.html` into the folder.
+
+    Raises:
+        UsageError: it is damaged, or the page cannot be.
+    """
+    page = folder / PAGE if out is None else named_page(Path(out))
+    write_text(page, render_page([], choice=read_quick(folder)))
     return page
 
 
