@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from bundles import coarse_pictures, random_bundle
+from PIL import Image
 
 from headstart.bundle import load_classifier
 from headstart.bundle.classifier import as_source
@@ -19,8 +20,12 @@ def exported(request, tmp_path_factory):
     """One network's bundle and its export, the first with an int8 file."""
     name, size, layers = request.param
     place = tmp_path_factory.mktemp("layered")
+    (place / "pictures").mkdir()
+    for number, pixels in enumerate(coarse_pictures(24, seed=4)):
+        Image.fromarray(pixels).save(place / "pictures" / f"{number:02d}.png")
     bundle = random_bundle(place / "model", name, size, layers=layers)
-    return bundle, export_bundle(bundle, ExportSettings(int8=layers == "3"))
+    wanted = ExportSettings(int8=layers == "3", data=str(place / "pictures"))
+    return bundle, export_bundle(bundle, wanted)
 
 
 def test_both_engines_say_the_same(exported):
