@@ -19,7 +19,7 @@ from headstart.heads import (
 CLASSES, ROWS, FOLDS = 3, 180, 3
 COLUMNS = (6, 10, 16)
 PENALTIES = torch.tensor([0.003, 0.03, 0.3, 3.0])
-TIGHT = {"tolerance": 1e-5, "tolerances": (1e-5, 1e-5)}
+TIGHT = {"tolerance": 1e-6, "tolerances": (1e-6, 1e-6)}
 
 
 EARLY, LATE = slice(0, 6), slice(10, 16)  # columns of the widest alone, and of every candidate
@@ -59,7 +59,7 @@ def test_every_fold_takes_what_its_best_candidate_would_alone(telling):
         for count in COLUMNS
     ]
     best = torch.stack([fit.inner_log_loss.amin(1) for fit in alone])
-    torch.testing.assert_close(found.log_loss, best, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.log_loss, best, atol=3e-4, rtol=0)
     assert torch.equal(found.candidate, best.argmin(0))
     for fold, number in enumerate(found.candidate.tolist()):
         own, count = alone[number], COLUMNS[number]
@@ -69,12 +69,12 @@ def test_every_fold_takes_what_its_best_candidate_would_alone(telling):
         )
         assert not found.heads.coef[fold, :, :-count].any()
         torch.testing.assert_close(
-            found.heads.inner_log_loss[fold], own.inner_log_loss[fold], atol=1e-4, rtol=0
+            found.heads.inner_log_loss[fold], own.inner_log_loss[fold], atol=3e-4, rtol=0
         )
     means = torch.stack([fit.inner_log_loss.mean(0).amin() for fit in alone])
     assert found.final == int(means.argmin())
     assert found.heads.final_penalty == alone[found.final].final_penalty
-    torch.testing.assert_close(found.mean_log_loss, means, atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.mean_log_loss, means, atol=3e-4, rtol=0)
 
 
 def test_noise_is_left_out_and_what_tells_is_taken():
@@ -103,7 +103,7 @@ def test_labels_of_scored_rows_change_nothing_for_their_fold():
     shuffled = labels.clone()
     shuffled[fold == 0] = labels[fold == 0].roll(1)
     other = fitted(features, shuffled, learns, inner)
-    torch.testing.assert_close(other.log_loss[:, 0], found.log_loss[:, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(other.log_loss[:, 0], found.log_loss[:, 0], atol=3e-4, rtol=0)
     assert other.candidate[0] == found.candidate[0]
     assert other.heads.penalty[0] == found.heads.penalty[0]
     torch.testing.assert_close(other.heads.coef[0], found.heads.coef[0], atol=1e-3, rtol=1e-3)
@@ -120,7 +120,7 @@ def test_features_of_scored_rows_change_nothing_for_their_fold():
     features[fold == 0, EARLY] += 20 * torch.eye(CLASSES, 6).double()[labels[fold == 0]]
     found = fitted(features, labels, learns, inner)
     assert found.candidate[0] == plain.candidate[0] == 0
-    torch.testing.assert_close(found.log_loss[:, 0], plain.log_loss[:, 0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.log_loss[:, 0], plain.log_loss[:, 0], atol=3e-4, rtol=0)
     assert (found.log_loss[2, 1:] - plain.log_loss[2, 1:]).abs().min() > 0.01
 
 
@@ -135,7 +135,7 @@ def test_several_inner_parts_choose_together():
         found.heads.inner_log_loss,
     ]
     assert all(fit.candidate.tolist() == [2] * FOLDS for fit in (found, *alone))
-    torch.testing.assert_close(*tables, atol=1e-4, rtol=0)
+    torch.testing.assert_close(*tables, atol=3e-4, rtol=0)
 
 
 def test_problems_on_columns_of_their_own_are_those_alone():

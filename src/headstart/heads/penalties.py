@@ -245,6 +245,7 @@ class PenaltySearch:
     log_loss: Tensor  # (F, P), mean over the parts
     accuracy: Tensor  # (F, P)
     contender: Tensor  # (F, P) bool
+    look: LogisticFit  # of everything, roughly; by fold, then part, then penalty
     closer: LogisticFit  # of the contenders, by fold, then part, then penalty
     iterations: Tensor  # (F, J, P)
     converged: Tensor  # (F, J, P)
@@ -277,6 +278,7 @@ def search_penalties(
     num_classes: int,
     *,
     tolerances: tuple[float, float],
+    start: Start | None = None,
 ) -> PenaltySearch:
     """A rough look at everything, then a closer one at each fold's contenders.
 
@@ -288,6 +290,7 @@ def search_penalties(
         penalties: (P,).
         num_classes: C.
         tolerances: of the two looks.
+        start: where the first begins, as `PenaltySearch.look` lies; None at zero.
 
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
@@ -302,7 +305,12 @@ def search_penalties(
     candidates = penalties.repeat(len(rows))
     data = (features, labels)
     look = fit_scaled_logistic(
-        *data, SharedWeights(rows=rows, of=of), candidates, num_classes, tolerance=tolerances[0]
+        *data,
+        SharedWeights(rows=rows, of=of),
+        candidates,
+        num_classes,
+        tolerance=tolerances[0],
+        start=start,
     )
     log_loss, accuracy = _score_inner(features.raw, labels, look, parts, of)
     contender = _contenders(log_loss.view(shape).mean(1))
@@ -324,6 +332,7 @@ def search_penalties(
         log_loss=log_loss.view(shape).mean(1),
         accuracy=accuracy.view(shape).mean(1),
         contender=contender,
+        look=look,
         closer=closer,
         iterations=iterations.view(shape),
         converged=converged.view(shape),
