@@ -114,6 +114,12 @@ def test_mini_needs_no_timm():
     assert not {"timm", "torchvision"} & loaded_after(code)
 
 
+def test_what_runs_and_predicts_loads_without_scikit_learn():
+    """Which takes as long as half of torch; the trees of an audit load it when they are grown."""
+    code = "import headstart.api, headstart.runs.job, headstart.bundle.classifier"
+    assert not {"sklearn", "pandas", "scipy.stats"} & loaded_after(code)
+
+
 def test_modules_and_functions_keep_their_size():
     for path in MODULES:
         text = path.read_text()

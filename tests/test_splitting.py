@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold
+from sklearn.model_selection import LeaveOneGroupOut, StratifiedGroupKFold, StratifiedKFold
 
 from headstart.errors import DataError, UsageError
 from headstart.splitting import (
@@ -18,6 +18,7 @@ from headstart.splitting import (
     inner_hold_out,
     leave_one_group_out,
     leave_one_source_out,
+    sample_evenly,
     sample_units,
     straddling,
     stratified_folds,
@@ -496,3 +497,44 @@ def test_another_seed_takes_other_images():
     first, second = (sample_units(labels, 50, least=2, seed=s) for s in (0, 1))
     assert first.sum() == second.sum() == 50
     assert not np.array_equal(first, second)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    strata=st.lists(st.integers(0, 5), min_size=2, max_size=90).map(np.array),
+    count=st.integers(1, 100),
+    seed=st.integers(0, 99),
+)
+def test_an_even_sample_has_every_stratum_in_its_share_to_within_an_image(strata, count, seed):
+    taken = sample_evenly(strata, count, seed=seed)
+    assert taken.sum() == min(count, len(strata))
+    for stratum in np.unique(strata):
+        mine = strata == stratum
+        share = taken.sum() * mine.sum() / len(strata)
+        assert abs(taken[mine].sum() - share) < 1
+    assert np.array_equal(taken, sample_evenly(strata, count, seed=seed))
+
+
+def test_an_even_sample_gives_every_image_the_same_chance():
+    """A lonely image of a small class too, so that shares are estimated without bias."""
+    strata = np.array([0] * 17 + [1] + [2] * 12)
+    drawn = np.mean([sample_evenly(strata, 7, seed=seed) for seed in range(4000)], axis=0)
+    assert np.abs(drawn - 7 / 30).max() < 4 * np.sqrt(7 / 30 * 23 / 30 / 4000)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labels=st.lists(st.integers(0, 4), min_size=0, max_size=60),
+    num_folds=st.integers(2, 5),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_folds_of_single_images_are_those_of_sklearn(labels, num_folds, seed):
+    """To the image, so that splits of earlier runs are repeated."""
+    labels = np.array(labels + [3, 0, 1] * num_folds)
+    counts = np.bincount(labels)
+    labels = labels[counts[labels] >= num_folds]
+    names = [str(c) for c in range(5)]
+    found = stratified_folds(labels, num_folds, class_names=names, seed=seed)
+    splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    for number, (_, scored) in enumerate(splitter.split(labels, labels)):
+        assert np.flatnonzero(found == number).tolist() == scored.tolist()

@@ -63,7 +63,8 @@ def test_neighbours_agree_with_sklearn(metric, k):
 def test_blocks_do_not_show(spec, monkeypatch):
     features, labels = make_blobs()
     whole = spec.score(features, labels, features + 0.1, 4)
-    monkeypatch.setattr("headstart.heads.baselines.BLOCK_BYTES", 1)
+    for name in ("BLOCK_BYTES", "WIDENED_BYTES"):
+        monkeypatch.setattr(f"headstart.heads.baselines.{name}", 1)
     torch.testing.assert_close(spec.score(features, labels, features + 0.1, 4), whole)
 
 
@@ -101,6 +102,22 @@ def test_out_of_fold_predictions_never_see_their_own_label():
     fold = torch.where(labels == 2, 0, 1)
     for predictions in score_baselines(features, labels, fold, 4).values():
         assert not (predictions[labels == 2] == 2).any()
+
+
+def test_on_a_sample_a_quadratic_rule_answers_as_on_all():
+    """The others answer all rows; what is asked has the answer that it had, and still all votes."""
+    features, labels = make_blobs()
+    fold = torch.arange(120) // 4 % 3
+    sample = torch.arange(120) % 5 == 0
+    whole = score_baselines(features, labels, fold, 4)
+    part = score_baselines(features, labels, fold, 4, sample=sample)
+    assert BASELINES.get("neighbours").quadratic
+    for spec in BASELINES:
+        asked = sample if spec.quadratic else torch.ones_like(sample)
+        assert torch.equal(part[spec.name][asked], whole[spec.name][asked])
+        assert (part[spec.name][~asked] == -1).all()
+    everything = score_baselines(features, labels, fold, 4, sample=torch.ones_like(sample))
+    assert all(torch.equal(everything[name], whole[name]) for name in whole)
 
 
 def test_input_that_cannot_be_is_named():

@@ -214,9 +214,19 @@ def test_per_class_table_and_text_report_agree_with_sklearn():
         table["specificity"],
         [sklearn_metrics.recall_score(labels != c, probabilities.argmax(1) != c) for c in range(7)],
     )
-    report = text_report(probabilities, labels, tuple("abcdefg"))
-    assert f"{score(probabilities, labels, 7)['macro_f1']:.4f}" in report
-    assert all(f"\n           {name} " in report for name in "abcdefg")
+    for names in (
+        tuple("abcdefg"),
+        ("a class of a long name", *"bcdefg"),
+        ("\u00e4\u6f22", *"bcdefg"),
+    ):
+        assert text_report(probabilities, labels, names) == sklearn_metrics.classification_report(
+            labels,
+            probabilities.argmax(1),
+            labels=np.arange(7),
+            target_names=names,
+            digits=4,
+            zero_division=0,
+        )
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ import torch
 import torchmetrics.functional.classification as reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from headstart.metrics.ranking import (
     average_precision_influences,
+    average_ranks,
     by_class,
     class_auc,
     class_average_precision,
@@ -36,6 +38,12 @@ def test_values_agree_with_sklearn_under_ties(seed, n, decimals):
         value, influences = of_class(scores, positive)
         assert value == pytest.approx(peer(positive, scores))
         assert influences.mean() == pytest.approx(0, abs=1e-9)
+
+
+@given(values=st.lists(st.integers(-3, 3) | st.floats(-1, 1), max_size=40))
+def test_ranks_are_those_of_scipy(values):
+    values = np.array(values, dtype=np.float64)
+    np.testing.assert_array_equal(average_ranks(values), rankdata(values))
 
 
 def test_influences_of_the_average_precision_are_its_derivatives():

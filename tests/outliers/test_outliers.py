@@ -16,6 +16,7 @@ from headstart.outliers import (
     MahalanobisModel,
     cross_fit_scores,
     fit_mahalanobis,
+    fit_with_cross_fit,
     judge_separation,
     leave_classes_out,
     outlier_threshold,
@@ -83,6 +84,57 @@ def test_arrays_are_small_finite_and_whole(n):
     singles = [model.score(row[None])[0] for row in new]
     np.testing.assert_allclose(singles, scores)
     assert len(model.score(new[:0])) == 0
+
+
+@pytest.mark.parametrize(
+    ("n", "width", "decay"),
+    [(300, 20, 0.5), (60, 90, 1.0), (300, 150, 3.0)],
+    ids=["tall", "wide", "steep"],
+)
+def test_cross_fitted_from_sums_as_from_the_rows_of_each_fold(n, width, decay):
+    """Every fold's model fitted on its own rows alone; the one of all rows with it or without."""
+    generator = np.random.default_rng(11)
+    labels = np.arange(n) % 4
+    spread = np.arange(1, width + 1) ** -decay
+    centres = generator.normal(size=(4, width)) * spread
+    features = 0.5 + centres[labels] + spread * generator.normal(size=(n, width))
+    features = features.astype(np.float16)
+    folds = np.arange(n) // 4 % 5 + 7
+    model, scores = fit_with_cross_fit(features, labels, folds)
+    np.testing.assert_array_equal(scores, cross_fit_scores(features, labels, folds))
+    np.testing.assert_allclose(
+        model.score(features), fit_mahalanobis(features, labels).score(features), rtol=1e-5
+    )
+    alone = np.empty(n)
+    for fold in np.unique(folds):
+        held = folds == fold
+        alone[held] = fit_mahalanobis(features[~held], labels[~held]).score(features[held])
+    np.testing.assert_allclose(scores, alone, rtol=1e-3)
+
+
+@pytest.mark.parametrize("known", [None, 20], ids=["all classes", "one left out"])
+def test_sums_of_few_folds_at_a_time_are_the_same(monkeypatch, known):
+    """Many folds of wide features go in batches."""
+    features, labels = make_features(120, 12)
+    folds = np.arange(120) // 3 % 5
+
+    def judged():
+        if known is None:
+            return cross_fit_scores(features, labels, folds)
+        left = leave_classes_out(features, labels, folds, ("a", "b", "c"))
+        return [entry.separation.auroc.value for entry in left]
+
+    whole = judged()
+    monkeypatch.setattr("headstart.outliers.mahalanobis.PARTS_BYTES", 2 * 8 * 20**2)
+    np.testing.assert_allclose(judged(), whole, rtol=1e-9)
+
+
+def test_chunks_do_not_show(monkeypatch):
+    features, labels = make_features(100, 13)
+    folds = np.arange(100) // 3 % 4
+    whole = cross_fit_scores(features, labels, folds)
+    monkeypatch.setattr("headstart.outliers.scatter.CHUNK", 7)
+    np.testing.assert_allclose(cross_fit_scores(features, labels, folds), whole, rtol=1e-4)
 
 
 def test_known_images_are_accepted_at_the_stated_rate():

@@ -110,6 +110,19 @@ def test_an_old_run_with_few_files(tmp_path):
     assert "ROC" not in [w.strip() for w in page.words]
 
 
+def test_a_rival_on_a_sample_says_so_wherever_it_is_named(tmp_path):
+    """In the verdict, in the warning, beside its bar; one on all images says nothing."""
+    run = make_run(tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert "on a sample of" not in page_of(run).text
+    metrics["baselines"]["neighbours"] |= {"accuracy": 1.0, "high": 1.0, "sample": 5000}
+    (run / "metrics.json").write_text(json.dumps(metrics))
+    text = page_of(run).text
+    assert "reached 100.0 % on a sample of 5,000 images, this model" in text
+    assert "reaches 100.0 % on a sample of 5,000 images, this model" in text
+    assert "cross-validation on a sample of 5,000 images" in text
+
+
 @pytest.mark.parametrize("where", ["classes", "data"])
 def test_hostile_names_stay_text(tmp_path, where):
     classes = HOSTILE if where == "classes" else ("cat", "dog")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -188,11 +189,14 @@ def print_beside(metrics: dict[str, Any]) -> None:
 
     baselines = metrics.get("baselines", {})
     if baselines:
-        pairs = [
-            (name, f"{entry['accuracy']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]")
-            for name, entry in baselines.items()
-        ]
+        pairs = [(name, rival_text(entry)) for name, entry in baselines.items()]
         print_pairs("Accuracy of simple rivals on the same folds", pairs)
     verdict = metrics.get("learning_curve", {}).get("verdict")
     if verdict:
         print(f"\nMore images? {verdict}")
+
+
+def rival_text(entry: Mapping[str, Any]) -> str:
+    """Accuracy of a simple rival with its interval, and of how many images where not of all."""
+    sample = f" on a sample of {entry['sample']:,}" if "sample" in entry else ""
+    return f"{entry['accuracy']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]{sample}"

@@ -2,11 +2,15 @@
 
 Each takes the training rows, their labels and queries and answers with scores (Q, C), larger for
 likelier; the predicted class is the first of the highest. A class without training rows scores
-minus infinity (zero votes for neighbours) and is never predicted. Queries go through in blocks of
-`BLOCK_BYTES` of distances, so memory does not grow with their number; arithmetic is float64 for
-class means, float32 for neighbours.
+minus infinity (zero votes for neighbours) and is never predicted. Training rows and queries are
+widened in blocks, so that memory does not grow with their number; arithmetic is float64 for class
+means, float32 for neighbours.
 
 Rows of length zero have cosine similarity zero to everything.
+
+Cost. Class means take a sweep over the rows. Neighbours compare every query with every training
+row, so that scoring all images costs their square: such rules are `quadratic`, and whoever has
+many images scores a sample of them. The training rows stay whole: fewer would be a weaker rival.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 32 * 2**20
+BLOCK_BYTES = 64 * 2**20  # of distances to all training rows
+WIDENED_BYTES = 2**21  # of rows in float64: fresh pages cost more than arithmetic beyond the cache
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
 
@@ -36,11 +41,13 @@ class BaselineSpec:
         name: what users type.
         summary: one line for tables.
         score: training rows (N, D), labels (N,), queries (Q, D), C -> (Q, C).
+        quadratic: whether scoring N images costs N times N.
     """
 
     name: str
     summary: str
     score: Score
+    quadratic: bool = False
 
 
 BASELINES: Registry[BaselineSpec] = Registry("baseline")
@@ -59,9 +66,9 @@ def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_class
         (Q, C) float64.
     """
     _check(train, labels, queries, num_classes)
-    means, present = _class_means(train.double(), labels, num_classes)
+    means, present = _class_means(train, labels, num_classes, _same)
     scores = torch.cat(
-        [-_squared_distances(queries[rows].double(), means) for rows in _blocks(queries, means)]
+        [-_squared_distances(queries[rows].double(), means) for rows in _widened(queries)]
     )
     return scores.masked_fill(~present, -torch.inf)
 
@@ -79,9 +86,9 @@ def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classe
         (Q, C) float64, from -1 to 1.
     """
     _check(train, labels, queries, num_classes)
-    means, present = _class_means(_unit(train.double()), labels, num_classes)
+    means, present = _class_means(train, labels, num_classes, _unit)
     targets = _unit(means).T
-    parts = [_unit(queries[rows].double()) @ targets for rows in _blocks(queries, means)]
+    parts = [_unit(queries[rows].double()) @ targets for rows in _widened(queries)]
     scores = torch.cat(parts)
     return scores.masked_fill(~present, -torch.inf)
 
@@ -124,15 +131,21 @@ def k_nearest_neighbours(
     known = prepare(train.float() - origin)
     votes = torch.nn.functional.one_hot(labels, num_classes).double()
     k = min(k, len(train))
+    lengths = known.square().sum(1)  # those of the queries are no part of the order
     parts = []
-    for rows in _blocks(queries, known):
-        near = _squared_distances(prepare(queries[rows].float() - origin), known)
+    for rows in slices(max(1, len(queries)), BLOCK_BYTES // (4 * len(known))):
+        near = torch.addmm(lengths, prepare(queries[rows].float() - origin), known.T, alpha=-2)
         parts.append(votes[near.topk(k, largest=False).indices].mean(1))
     return torch.cat(parts)
 
 
 def score_baselines(
-    features: Tensor, labels: Tensor, fold: Tensor, num_classes: int
+    features: Tensor,
+    labels: Tensor,
+    fold: Tensor,
+    num_classes: int,
+    *,
+    sample: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Out-of-fold predictions of every registered baseline.
 
@@ -142,6 +155,8 @@ def score_baselines(
         fold: (N,) int64, the fold in which each row is scored; a row below 0 is never scored and
             never learnt from.
         num_classes: C.
+        sample: (N,) bool, the rows that `quadratic` rules are scored on; None for all. They learn
+            from all rows of the other folds.
 
     Returns:
         Name -> (N,) int64 predictions, -1 where a row is not scored.
@@ -151,9 +166,11 @@ def score_baselines(
         scored, learns = fold == number, (fold >= 0) & (fold != number)
         if not bool(learns.any()):
             raise DataError("`fold` must leave rows to learn from, got one fold. Take two or more.")
+        train, known = features[learns], labels[learns]
         for spec in BASELINES:
-            scores = spec.score(features[learns], labels[learns], features[scored], num_classes)
-            found[spec.name][scored] = scores.argmax(1)
+            asked = scored & sample if spec.quadratic and sample is not None else scored
+            scores = spec.score(train, known, features[asked], num_classes)
+            found[spec.name][asked] = scores.argmax(1)
     return found
 
 
@@ -167,10 +184,14 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / torch.where(lengths > 0, lengths, 1.0)
 
 
-def _class_means(rows: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Means (C, D) and which classes (C,) have rows."""
+def _class_means(
+    rows: Tensor, labels: Tensor, num_classes: int, prepare: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Means (C, D) float64 of prepared rows and which classes (C,) have any."""
     counts = torch.bincount(labels, minlength=num_classes)
-    sums = rows.new_zeros(num_classes, rows.shape[1]).index_add_(0, labels, rows)
+    sums = rows.new_zeros(num_classes, rows.shape[1], dtype=torch.float64)
+    for part in _widened(rows):
+        sums.index_add_(0, labels[part], prepare(rows[part].double()))
     return sums / counts.clamp_min(1)[:, None], counts > 0
 
 
@@ -180,9 +201,9 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
     return torch.addmm(lengths, queries, rows.T, alpha=-2)
 
 
-def _blocks(queries: Tensor, against: Tensor) -> Iterator[slice]:
-    """The queries in parts whose scores against `against` (M, D) stay small."""
-    return slices(max(1, len(queries)), BLOCK_BYTES // (8 * (len(against) + queries.shape[1])))
+def _widened(rows: Tensor) -> Iterator[slice]:
+    """Rows (N, D) in parts that stay in the cache in float64; one empty part of no rows."""
+    return slices(max(1, len(rows)), WIDENED_BYTES // (8 * rows.shape[1]))
 
 
 def _check(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> None:
@@ -220,5 +241,6 @@ BASELINES.register(
         name="neighbours",
         summary=f"vote of the {NUM_NEIGHBOURS} nearest images by angle",
         score=k_nearest_neighbours,
+        quadratic=True,
     )
 )

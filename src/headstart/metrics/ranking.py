@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from headstart.records import Floats, Integers
 
@@ -144,8 +143,14 @@ def _value(found: Influences | None) -> float | None:
 
 def _placements(positives: Floats, negatives: Floats) -> tuple[Floats, Floats]:
     """Share of negatives below each positive, and of positives above each negative; ties half."""
-    ranks = rankdata(np.concatenate([positives, negatives]))
+    ranks = average_ranks(np.concatenate([positives, negatives]))
     count = len(positives)
-    ups = (ranks[:count] - rankdata(positives)) / len(negatives)
-    downs = 1 - (ranks[count:] - rankdata(negatives)) / count
+    ups = (ranks[:count] - average_ranks(positives)) / len(negatives)
+    downs = 1 - (ranks[count:] - average_ranks(negatives)) / count
     return ups, downs
+
+
+def average_ranks(values: Floats) -> Floats:
+    """(N,) ranks from 1; equals share the mean of theirs."""
+    _, place, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(sizes) - (sizes - 1) / 2)[place])

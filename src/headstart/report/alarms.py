@@ -13,6 +13,7 @@ from headstart.report.facts import (
     find_duplicates,
     follow_groups,
     rival_label,
+    rival_sample,
 )
 from headstart.report.reading import AUDIT, StoredRun
 from headstart.report.wording import (
@@ -316,7 +317,8 @@ def figure_alarms(run: StoredRun) -> Iterator[Alarm]:
             level="warning",
             title="No better than a simple rival",
             text=f"In cross-validation '{rival_label(rival[0])}' on frozen features reaches "
-            f"{percent(rival[1]['accuracy'])}, this model {percent(crossed['value'])}.",
+            f"{percent(rival[1]['accuracy'])}{rival_sample(rival[1])}, this model "
+            f"{percent(crossed['value'])}.",
         )
 
 

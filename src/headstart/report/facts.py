@@ -157,6 +157,11 @@ def rival_label(name: str) -> str:
     return RIVALS.get(name, name)
 
 
+def rival_sample(rival: Mapping[str, Any]) -> str:
+    """' on a sample of 5,000 images' where a baseline was not scored on all, else ''."""
+    return f" on a sample of {rival['sample']:,} images" if "sample" in rival else ""
+
+
 def commonest_share(parts: Parts) -> tuple[int, float]:
     """Index of the class that training knows best, and its share of the test part."""
     largest = max(range(len(parts.learnt)), key=lambda c: (parts.learnt[c], -c))

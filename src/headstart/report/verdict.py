@@ -12,6 +12,7 @@ from headstart.report.facts import (
     commonest_share,
     count_parts,
     rival_label,
+    rival_sample,
 )
 from headstart.report.reading import AUDIT, StoredRun
 from headstart.report.wording import (
@@ -83,8 +84,8 @@ def against_what(run: StoredRun) -> str:
         return text + "."
     return (
         f"{text}; in cross-validation the best simple rival on frozen features "
-        f"({rival_label(rival[0])}) reached {percent(rival[1]['accuracy'])}, this model "
-        f"{percent(crossed)}."
+        f"({rival_label(rival[0])}) reached {percent(rival[1]['accuracy'])}"
+        f"{rival_sample(rival[1])}, this model {percent(crossed)}."
     )
 
 
@@ -128,7 +129,8 @@ def accuracy_bars(run: StoredRun) -> Bars:
     )
     for name in ranked:
         label = rival_label(name)
-        rows.append((label[:1].upper() + label[1:], crossed, baselines[name], "plain"))
+        where = crossed + rival_sample(baselines[name])
+        rows.append((label[:1].upper() + label[1:], where, baselines[name], "plain"))
     if COMMONEST not in baselines:
         share = commonest_share(count_parts(run))[1]
         rows.append(("Commonest class", "test images", {"value": share}, "plain"))

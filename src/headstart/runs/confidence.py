@@ -46,8 +46,8 @@ from headstart.conformal import (
 from headstart.errors import DataError
 from headstart.outliers import (
     MahalanobisModel,
-    cross_fit_scores,
     fit_mahalanobis,
+    fit_with_cross_fit,
     leave_classes_out,
     outlier_threshold,
 )
@@ -232,24 +232,23 @@ def fit_outliers(
     task: Task, features: Floats, aside: Aside | None
 ) -> tuple[MahalanobisModel | None, float | None, dict[str, Any]]:
     """The distance, its threshold, and how well it tells a class that was left out."""
-    labels, fold = task.learnt_labels, task.split.fold
-    values = features.astype(np.float32)
+    labels = task.learnt_labels
     try:
-        model = fit_mahalanobis(values, labels)
         if aside is not None and len(aside.labels) >= FEWEST_ACCEPTED:
-            scores = model.score(aside.features.astype(np.float32))
+            model = fit_mahalanobis(features, labels)
+            scores = model.score(aside.features)
         else:
-            scores = cross_fit_scores(values, labels, fold)
+            model, scores = fit_with_cross_fit(features, labels, task.split.fold)
         threshold = outlier_threshold(scores)
     except DataError as error:
         return None, None, {"note": str(error)}
     about: dict[str, Any] = {"threshold": threshold, "accepted": 0.95, "note": FAR_NOTE}
     if task.num_classes > 2:
-        about["classes_left_out"] = judge_left_out(task, values)
+        about["classes_left_out"] = judge_left_out(task, features)
     return model, threshold, about
 
 
-def judge_left_out(task: Task, features: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
+def judge_left_out(task: Task, features: Floats) -> list[dict[str, Any]]:
     """AUROC and FPR@95 of telling each of the first classes when it was never shown."""
     chosen = np.random.default_rng(task.settings.seed).permutation(len(features))[:MOST_JUDGED]
     names = task.table.class_names

@@ -16,7 +16,7 @@ from headstart.splitting.leaving import (
     leave_one_group_out,
     leave_one_source_out,
 )
-from headstart.splitting.sampling import sample_units
+from headstart.splitting.sampling import sample_evenly, sample_units
 from headstart.splitting.units import crossing, number_units, straddling
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "leave_one_group_out",
     "leave_one_source_out",
     "number_units",
+    "sample_evenly",
     "sample_units",
     "straddling",
     "stratified_folds",

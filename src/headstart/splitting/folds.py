@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from sklearn.model_selection import StratifiedKFold
 
 from headstart.errors import DataError
 from headstart.records import Integers
@@ -53,8 +51,7 @@ def stratified_folds(
     _check_folds(labels, num_folds, class_names, groups, (word, setting, flag))
     codes = several_units(groups)
     if codes is None:
-        splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
-        return _number_folds(splitter.split(labels, labels), len(labels))
+        return _shuffled_folds(labels, num_folds, np.random.RandomState(seed))
     for attempt in range(FOLD_ATTEMPTS):  # a greedy choice can put a small class in one fold
         fold = _spread(labels, num_folds, codes, np.random.default_rng([seed, attempt]))
         tied = class_in_one_fold(labels, fold)
@@ -172,11 +169,21 @@ def _place_units(
     return fold
 
 
-def _number_folds(splits: Any, count: int) -> Integers:
-    """(N,) fold of each image from scikit-learn's pairs of indices."""
-    fold = np.full(count, -1, dtype=np.int64)
-    for number, (_, scored) in enumerate(splits):
-        fold[scored] = number
+def _shuffled_folds(labels: Integers, num_folds: int, generator: np.random.RandomState) -> Integers:
+    """(N,) fold of each image, a class's images shuffled over its share of every fold.
+
+    The folds of scikit-learn's `StratifiedKFold`, draw by draw, without loading it: classes in the
+    order in which they occur, and all images dealt out in that order to the folds in turn.
+    """
+    _, first, codes = np.unique(labels, return_index=True, return_inverse=True)
+    codes = np.argsort(np.argsort(first))[codes]
+    dealt = np.sort(codes)
+    fold = np.empty(len(labels), dtype=np.int64)
+    for code in range(len(first)):
+        places = np.flatnonzero(dealt == code) % num_folds
+        own = np.sort(places)
+        generator.shuffle(own)
+        fold[codes == code] = own
     return fold
 
 

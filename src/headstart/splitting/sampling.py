@@ -1,4 +1,4 @@
-"""A smaller set of images to look at first: every class in its share, units whole."""
+"""Smaller sets of images: whole units to look at first, single images to estimate a share from."""
 
 from __future__ import annotations
 
@@ -47,3 +47,29 @@ def sample_units(
                 wanted[classes[i]] -= images[i]
                 lacking[classes[i]] -= 1
     return np.asarray(taken[codes])
+
+
+def sample_evenly(strata: Integers, count: int, *, seed: int) -> Bools:
+    """`count` images with equal chances, of every stratum its share to within one image.
+
+    Systematic sampling (Madow and Madow 1944): the images lie in the order of their strata, within
+    one at random, and every N / `count`-th is taken from a random start. So a mean over the sample
+    estimates that over all without bias, however small a stratum is.
+
+    Args:
+        strata: (N,) int64, for instance of fold and class.
+        count: images wanted, at least 1.
+        seed: of the order and the start.
+
+    Returns:
+        (N,) bool, True where taken; all of them where `count` is N or more.
+    """
+    if count >= len(strata):
+        return np.ones(len(strata), dtype=bool)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(strata))
+    order = order[np.argsort(strata[order], kind="stable")]
+    places = (np.arange(count) * len(strata) + generator.integers(len(strata))) // count
+    taken = np.zeros(len(strata), dtype=bool)
+    taken[order[places]] = True
+    return taken
