@@ -242,7 +242,7 @@ class Features:
     """Pooled features of some images by one frozen network.
 
     Attributes:
-        values: (N, D) float16, one row an image.
+        values: (N, D) float16, one row an image; of many images in a mapped file.
         facts: N records of what decoding found, in the same order.
         good: (N,) bool, False where the image was left out (its row is zero).
         computed: how many rows went through the network now; the rest came from the store.

@@ -11,6 +11,7 @@ from headstart.backbones.weights import WEIGHTS_VARIABLE
 from headstart.data import DATASETS
 from headstart.data.packed.downloads import find_file
 from headstart.features import cache_folder, describe_bytes, limit_bytes, list_cache
+from headstart.features.scratch import MEMORY_VARIABLE, memory_bytes
 from headstart.runs.record import versions
 from headstart.runtime import choose_execution, machine
 
@@ -24,6 +25,7 @@ def examine_installation() -> dict[str, dict[str, object]]:
         "Versions": dict(versions()),
         "Machine": {
             "machine": machine(),
+            "memory": f"{describe_bytes(memory_bytes())} to reckon with ({MEMORY_VARIABLE})",
             "device": execution.describe(),
             "threads": execution.threads,
         },

@@ -6,10 +6,11 @@ import random
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from entries import WIDTH, entry, read_entries
 
-from headstart.features import FeatureStore, list_cache
+from headstart.features import FeatureStore, list_cache, passes
 
 COUNT = 300
 LOGS = ("", "-wal", "-shm")
@@ -101,6 +102,30 @@ def test_what_was_whole_in_a_damaged_file_stays(tmp_path):
     assert "was damaged; it is begun anew" in "".join(notes)
     store = FeatureStore("a", WIDTH, folder=tmp_path)
     assert read_entries(store, COUNT) == known
+    store.close()
+
+
+def test_what_was_read_in_parts_before_the_damage_stays(tmp_path, monkeypatch):
+    """A file is found damaged while its third part is read; the new one gets the first two too."""
+    monkeypatch.setattr(passes, "READ_ROWS", 50)
+    store = FeatureStore("a", WIDTH, folder=tmp_path)
+    store.put(entry(n) for n in range(COUNT))
+    store.close()
+    raw = bytearray(store.path.read_bytes())
+    raw[-(2 * 16384) :] = b"\xff" * 2 * 16384
+    store.path.write_bytes(raw)
+    notes = []
+    store = FeatureStore("a", WIDTH, folder=tmp_path, note=notes.append)
+    values = np.zeros((COUNT, WIDTH), dtype=np.float16)
+    found = passes.read_back(store, {n: entry(n)[0] for n in range(COUNT)}, values)
+    store.close()
+    assert len(notes) == 1
+    assert 100 <= len(found) < COUNT
+    for row, facts in found.items():
+        assert np.array_equal(values[row], entry(row)[1])
+        assert facts == entry(row)[2]
+    store = FeatureStore("a", WIDTH, folder=tmp_path)
+    assert read_entries(store, COUNT) == sorted(found)
     store.close()
 
 

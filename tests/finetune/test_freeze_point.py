@@ -10,9 +10,8 @@ from test_tuning import equal_weights, state
 
 from headstart.backbones import build_network, find_backbone
 from headstart.errors import StorageError
-from headstart.features import cache_folder
-from headstart.finetune import TrainingData, fit_network, images, training
-from headstart.finetune.images import epoch_batches, prepare_images, scratch_array
+from headstart.finetune import TrainingData, fit_network, training
+from headstart.finetune.images import epoch_batches, prepare_images
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
 
@@ -100,19 +99,6 @@ def test_what_does_not_fit_16_bits_is_computed_again():
     assert equal_weights(tuned, fit(replace(settings, cache="off"), network=network))
 
 
-def test_scratch_files_leave_nothing_behind():
-    array = scratch_array((4, 5), np.int16)
-    array[:] = 7
-    assert (array == 7).all()
-    assert not list((cache_folder() / "scratch").iterdir())
-
-
-def test_a_disk_too_small_is_said(monkeypatch):
-    monkeypatch.setattr(images.shutil, "disk_usage", lambda _: type("Use", (), {"free": 10}))
-    with pytest.raises(StorageError, match="do not fit"):
-        scratch_array((4, 5), np.int16)
-
-
 def test_the_last_stage_of_a_real_network():
     network = build_network(find_backbone("mini"), image_size=32)
     generator = np.random.default_rng(0)
@@ -140,13 +126,14 @@ def test_batches_hold_every_row_once():
     assert first.tolist() != other.tolist()
 
 
-@pytest.mark.parametrize("memory_bytes", [0, 10**9], ids=["mapped", "in memory"])
-def test_pictures_are_prepared_as_for_prediction(memory_bytes):
+@pytest.mark.parametrize("memory", ["0", "unlimited"], ids=["mapped", "in memory"])
+def test_pictures_are_prepared_as_for_prediction(memory, monkeypatch):
+    monkeypatch.setenv("HEADSTART_MEMORY", memory)
     extractor = FeatureExtractor(staged_network(), EXECUTION)
     generator = np.random.default_rng(0)
     pixels = [generator.integers(0, 256, (20, 30, 3)).astype(np.uint8) for _ in range(3)]
     source = ImageList([*pixels, OSError("gone")], ["a", "b", "c", "d"])
-    prepared = prepare_images(source, extractor, progress=Progress(), memory_bytes=memory_bytes)
+    prepared = prepare_images(source, extractor, progress=Progress())
     assert prepared.good.tolist() == [True, True, True, False]
     assert prepared.facts[3].problem
     for row in range(3):

@@ -14,11 +14,22 @@ import headstart
 from headstart.cli.options import RUN_OPTIONS
 from headstart.data import load_table
 from headstart.errors import UsageError
+from headstart.features import scratch
+from headstart.progress import Progress
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, logistic, mlp_search, run_job
+from headstart.runs import RunSettings, mlp_search, run_job
 from headstart.runs.learning_curve import nested_shares, verdict
 from headstart.runs.mlp import MlpFitting
 from headstart.runs.parts import sample_table
+
+
+class Notes(Progress):
+    def __init__(self):
+        self.told = []
+
+    def note(self, message):
+        self.told.append(message)
+
 
 MLP = {"head": "mlp", "hidden": "16,8", "epochs": 12, "lr": 0.01, "batch_size": 8}
 
@@ -126,22 +137,46 @@ def test_inner_folds_choose_the_penalty_and_keep_the_parts(colour_folder, tmp_pa
     assert nested.record["choice"]["penalty"] == pytest.approx(float(best))
 
 
-def test_coordinates_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch):
-    in_memory = run_job(settings(colour_folder, tmp_path / "a"))
-    given, true_rotate = [], logistic.rotate_features
+@pytest.mark.parametrize(
+    "changes",
+    [{}, MLP, {"views": "flip", "tta": "flip", "inner_folds": 2}],
+    ids=["logistic", "mlp", "views"],
+)
+def test_features_on_the_disk_change_no_figure(colour_folder, tmp_path, monkeypatch, changes):
+    """No memory for any array, and all of it for each: the same run to the bit."""
+    shapes, true_array = [], scratch.scratch_array
 
-    def watched(features, *, into=None):
-        given.append(into is not None)
-        return true_rotate(features, into=into)
+    def watched(shape, dtype):
+        shapes.append((*shape, np.dtype(dtype).name))
+        return true_array(shape, dtype)
 
-    monkeypatch.setattr(logistic, "MAPPED_FROM_BYTES", 0)
-    monkeypatch.setattr(logistic, "rotate_features", watched)
-    on_disk = run_job(settings(colour_folder, tmp_path / "b"))
-    assert given == [True]
+    monkeypatch.setattr(scratch, "scratch_array", watched)
+    monkeypatch.setenv("HEADSTART_MEMORY", "unlimited")
+    notes = Notes()
+    in_memory = run_job(settings(colour_folder, tmp_path / "a", **changes), progress=notes)
+    assert not shapes
+    assert "Memory " not in "".join(notes.told)
+    monkeypatch.setenv("HEADSTART_MEMORY", "0")
+    on_disk = run_job(settings(colour_folder, tmp_path / "b", **changes), progress=notes)
+    assert "Memory     arrays of more than 0.0 MB, an eighth of 0.0 MB, lie" in "".join(notes.told)
+    num_learnt = len(rows(on_disk.out / "out_of_fold_predictions.csv"))
+    assert (36, 384, "float16") in shapes
+    assert (num_learnt, 384, "float16") in shapes
+    if "views" in changes:
+        assert (2, num_learnt, 384, "float16") in shapes
     assert figures(on_disk.out) == figures(in_memory.out)
+    weights = "model/weights.safetensors"
+    assert (on_disk.out / weights).read_bytes() == (in_memory.out / weights).read_bytes()
     assert {path.name for path in on_disk.out.iterdir()} == {
         p.name for p in in_memory.out.iterdir()
     }
+
+
+def test_a_memory_that_is_no_size_is_refused_before_the_pass(colour_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HEADSTART_MEMORY", "some")
+    with pytest.raises(UsageError, match="HEADSTART_MEMORY must be a size such as 20GB"):
+        run_job(settings(colour_folder, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_history_has_a_line_a_fold_and_epoch(finished):

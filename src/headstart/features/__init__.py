@@ -12,6 +12,13 @@ from headstart.features.cache import (
 )
 from headstart.features.folder import cache_folder, store_path
 from headstart.features.passes import ViewFeatures, extract_features, extract_views
+from headstart.features.scratch import (
+    announced_files,
+    new_array,
+    row_slices,
+    scratch_array,
+    take_rows,
+)
 from headstart.features.store import FeatureStore
 
 __all__ = [
@@ -19,6 +26,7 @@ __all__ = [
     "FeatureStore",
     "Removal",
     "ViewFeatures",
+    "announced_files",
     "cache_folder",
     "clear_cache",
     "describe_bytes",
@@ -26,7 +34,11 @@ __all__ = [
     "extract_views",
     "limit_bytes",
     "list_cache",
+    "new_array",
     "parse_size",
+    "row_slices",
+    "scratch_array",
     "store_path",
+    "take_rows",
     "trim_cache",
 ]

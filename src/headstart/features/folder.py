@@ -26,7 +26,7 @@ LOG_SUFFIXES = ("-wal", "-shm")
 FACTS = tuple(field.name for field in fields(ImageFacts) if field.name != "path")
 # Another format has files of another name; those of the old one are the least recently used.
 FORMAT = "rows 2: " + ", ".join(FACTS)
-LEFTOVER_AFTER_S = 3600.0  # a scratch file loses its name within seconds where the system allows it
+LEFTOVER_AFTER_S = 3600.0  # where scratch files have names, a younger one may be in use
 
 
 def cache_folder() -> Path:
@@ -136,7 +136,7 @@ def remove_store(path: Path) -> int | None:
 
 
 def remove_leftovers(folder: Path | None = None) -> int:
-    """Remove scratch files of fine-tuning that a killed process left; returns the bytes freed."""
+    """Remove scratch files that a killed process left; returns the bytes freed."""
     freed = 0
     for path in ((folder or cache_folder()) / "scratch").glob("*"):
         with suppress(OSError):

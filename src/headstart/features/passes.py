@@ -2,6 +2,9 @@
 
 Every view of a picture (`headstart.data.views`) has a file of its own in the store. A picture is
 decoded once for all the views that are missing of it.
+
+The store is read `READ_ROWS` entries at a time, in the order of the table: that is mostly the order
+in which they were written, and no second copy of all features is in memory.
 """
 
 from __future__ import annotations
@@ -19,10 +22,13 @@ from headstart.data.boxes import Box
 from headstart.data.decoding import DECODER_VERSION, digest_of
 from headstart.data.views import WHOLE, View
 from headstart.errors import DataError
+from headstart.features.scratch import new_array
 from headstart.features.store import FeatureStore, Row
 from headstart.inference import FeatureExtractor, ImageSource
 from headstart.progress import Progress
 from headstart.records import Features, ImageFacts, Integers
+
+READ_ROWS = 4096
 
 Stores = Mapping[View, FeatureStore]
 # Told of a picture's row, what decoding found, its views and their (V, D) features.
@@ -35,7 +41,7 @@ class ViewFeatures:
 
     Attributes:
         views: V of them.
-        values: (N, V, D) float16.
+        values: (N, V, D) float16, in a mapped file where they are large.
         computed: how many of the N V went through the network now; the rest came from the store.
     """
 
@@ -137,7 +143,7 @@ def extract_views(
         StorageError: the disk is full; what was stored before stays.
     """
     width = extractor.network.num_features
-    values = np.zeros((len(source), len(views), width), dtype=np.float16)
+    values = new_array((len(source), len(views), width), np.float16)
     keys = {
         row: store_key(record.digest, source.paths[row], source.box_of(row))
         for row, record in enumerate(facts)
@@ -155,11 +161,8 @@ def extract_views(
         values[row, at], filled[row, at] = vectors, True
 
     with open_stores(extractor, views, progress) as stores:
-        for view in views:
-            known = stores[view].get(sorted(set(keys.values())))
-            for row, key in keys.items():
-                if key in known:
-                    take(row, facts[row], (view,), known[key][0][None])
+        for view, place in places.items():
+            filled[list(read_back(stores[view], keys, values[:, place])), place] = True
         missing = {
             row: tuple(view for view, place in places.items() if not filled[row, place])
             for row in range(len(source))
@@ -192,6 +195,44 @@ def open_stores(
         yield opened
 
 
+def read_back(
+    store: FeatureStore, keys: Mapping[int, str], values: npt.NDArray[np.float16]
+) -> dict[int, ImageFacts]:
+    """Copy what is stored into the rows of `values`.
+
+    Args:
+        store: of one view.
+        keys: of the rows that are wanted.
+        values: (N, D).
+
+    Returns:
+        The facts of the rows that were there, without paths.
+    """
+    rows, found = list(keys), dict[int, ImageFacts]()
+    for start in range(0, len(rows), READ_ROWS):
+        part, beginnings = rows[start : start + READ_ROWS], store.num_beginnings
+        known = store.get(sorted({keys[row] for row in part}))
+        if store.num_beginnings > beginnings:  # the new file gets what was whole in the damaged one
+            _put_back(store, keys, values, found)
+        for row in part:
+            if keys[row] in known:
+                values[row], found[row] = known[keys[row]]
+    return found
+
+
+def _put_back(
+    store: FeatureStore,
+    keys: Mapping[int, str],
+    values: npt.NDArray[np.float16],
+    facts: Mapping[int, ImageFacts],
+) -> None:
+    """Store rows that were read before; arguments as in `read_back`."""
+    rows = list(facts)
+    for start in range(0, len(rows), READ_ROWS):
+        part = rows[start : start + READ_ROWS]
+        store.put((keys[row], values[row], facts[row]) for row in part)
+
+
 def first_rows(keys: Mapping[int, str], rows: Mapping[int, object]) -> dict[str, int]:
     """The first of the rows with each key: identical files go through the network once."""
     found: dict[str, int] = {}
@@ -209,15 +250,11 @@ def _fill(
     begun: float,
 ) -> Features:
     count = len(source)
-    values = np.zeros((count, extractor.network.num_features), dtype=np.float16)
+    values = new_array((count, extractor.network.num_features), np.float16)
     facts: list[ImageFacts | None] = [None] * count
     key_by_row = store_keys(source, range(count))
-    known = stores[WHOLE].get(sorted(set(key_by_row.values())))
-    for row, key in key_by_row.items():
-        if key in known:
-            vector, record = known[key]
-            values[row] = vector
-            facts[row] = with_path(record, source.paths[row])
+    for row, record in read_back(stores[WHOLE], key_by_row, values).items():
+        facts[row] = with_path(record, source.paths[row])
     lacking = {row: (WHOLE,) for row, record in enumerate(facts) if record is None}
     wanted = _missing(key_by_row, lacking, stores, views)
     read_s = time.perf_counter() - begun

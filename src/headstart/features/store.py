@@ -107,6 +107,7 @@ class FeatureStore:
         self._seed = zlib.crc32(identity.encode())
         self._in_reach = True
         self._has_written = False
+        self.num_beginnings = 0  # how often a damaged file was left behind, with what was in it
         limit_bytes(folder)
         make_folder(features_folder(folder).parent, private=True)
         make_folder(features_folder(folder), private=True)
@@ -162,6 +163,7 @@ class FeatureStore:
         """Remove a damaged file and start an empty one; where others use it, go on without."""
         with suppress(AttributeError, sqlite3.Error):
             self.connection.close()
+        self.num_beginnings += 1
         self._claim.release()
         if remove_store(self.path) is None:
             self._in_reach = False

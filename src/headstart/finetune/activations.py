@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from headstart.errors import StorageError
-from headstart.finetune.images import PLAIN, Frames, scratch_array
+from headstart.features import scratch_array
+from headstart.finetune.images import PLAIN, Frames
 from headstart.progress import Progress
 from headstart.records import Integers
 

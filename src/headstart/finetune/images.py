@@ -6,23 +6,17 @@ epoch hangs on (seed, fold, epoch) alone.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.errors import DataError, StorageError
-from headstart.features import cache_folder
-from headstart.files import make_folder, storage_errors
+from headstart.errors import DataError
+from headstart.features import new_array
 from headstart.finetune.augmentation import Augmenter, draw_seed
 from headstart.finetune.profiling import AUGMENT, PICTURES, Stopwatch
 from headstart.inference import FeatureExtractor, ImageSource
@@ -32,7 +26,6 @@ from headstart.progress import Progress
 from headstart.records import ImageFacts, Integers, Preprocessing
 from headstart.runtime import Execution, usable_cores
 
-MEMORY_BYTES = 2 * 2**30  # more pixels than that go into a mapped file
 CHUNK = 256
 PLAIN = -1  # the view without augmentation
 
@@ -91,7 +84,6 @@ def prepare_images(
     extractor: FeatureExtractor,
     *,
     progress: Progress,
-    memory_bytes: int = MEMORY_BYTES,
 ) -> PreparedImages:
     """Decode and resize every picture once, exactly as prediction does.
 
@@ -99,17 +91,12 @@ def prepare_images(
         source: the images.
         extractor: knows how its network wants them.
         progress: gets one step an image.
-        memory_bytes: more than that goes into a mapped file in the cache folder.
 
     Raises:
-        StorageError: the disk has no room for that file.
+        StorageError: more pictures than memory holds, and no room for them on the disk.
     """
     size = extractor.network.preprocessing.size
-    shape = (len(source), size, size, 3)
-    if int(np.prod(shape)) > memory_bytes:
-        pixels = scratch_array(shape, np.uint8)
-    else:
-        pixels = np.zeros(shape, dtype=np.uint8)
+    pixels = new_array((len(source), size, size, 3), np.uint8)
     facts: list[ImageFacts] = []
     good = np.zeros(len(source), dtype=bool)
     with (
@@ -126,39 +113,6 @@ def prepare_images(
                     pixels[row], good[row] = picture, True
             advance(len(rows))
     return PreparedImages(pixels=torch.from_numpy(pixels), facts=tuple(facts), good=good)
-
-
-def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """An array in a file of the cache folder that goes with the process, however it ends.
-
-    The file loses its name at once where the system allows it, so a killed process leaves nothing
-    behind. Its room on the disk is taken first, so that a full disk is found out here.
-
-    Raises:
-        StorageError: the disk has no room.
-    """
-    folder = cache_folder() / "scratch"
-    make_folder(folder, private=True)
-    num_bytes = max(int(np.prod(shape)) * np.dtype(dtype).itemsize, 1)
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
-        raise StorageError(
-            f"{num_bytes / 2**30:.2f} GiB do not fit into '{folder}', which has "
-            f"{free / 2**30:.2f} GiB left. Free some space or set HEADSTART_CACHE."
-        )
-    with storage_errors(folder):
-        handle, name = tempfile.mkstemp(dir=folder, prefix="activations-")
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, num_bytes)
-            else:
-                os.truncate(handle, num_bytes)
-            array = np.memmap(name, dtype=dtype, mode="r+", shape=shape)
-        finally:
-            os.close(handle)
-            if os.name != "nt":  # an open file keeps its name there
-                Path(name).unlink()
-    return array
 
 
 def epoch_batches(

@@ -3,8 +3,8 @@
 Each takes the training rows, their labels and queries and answers with scores (Q, C), larger for
 likelier; the predicted class is the first of the highest. A class without training rows scores
 minus infinity (zero votes for neighbours) and is never predicted. Training rows and queries are
-widened in blocks, so that memory does not grow with their number; arithmetic is float64 for class
-means, float32 for neighbours.
+gathered and widened in blocks, so that memory does not grow with their number; arithmetic is
+float64 for class means, float32 for neighbours.
 
 Rows of length zero have cosine similarity zero to everything.
 
@@ -25,12 +25,41 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.rotation import slices
 from headstart.registry import Registry
 
-BLOCK_BYTES = 64 * 2**20  # of distances to all training rows
+BLOCK_BYTES = 64 * 2**20  # of distances
 WIDENED_BYTES = 2**21  # of rows in float64: fresh pages cost more than arithmetic beyond the cache
+KNOWN_ROWS = 8192  # training rows that queries are compared with at a time
 NUM_NEIGHBOURS = 10
 METRICS = ("cosine", "euclidean")
 
-Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some rows of a matrix, gathered where they are asked for: no second copy of them all.
+
+    Attributes:
+        values: (N, D).
+        index: (n,) which rows.
+    """
+
+    values: Tensor
+    index: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, D)."""
+        return (len(self.index), *self.values.shape[1:])
+
+    def __len__(self) -> int:
+        """How many."""
+        return len(self.index)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        """Some of them."""
+        return self.values[self.index[part]]
+
+
+Matrix = Tensor | Rows
+Score = Callable[[Matrix, Tensor, Matrix, int], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +82,7 @@ class BaselineSpec:
 BASELINES: Registry[BaselineSpec] = Registry("baseline")
 
 
-def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> Tensor:
+def nearest_class_mean(train: Matrix, labels: Tensor, queries: Matrix, num_classes: int) -> Tensor:
     """Minus the squared Euclidean distance to the mean of each class.
 
     Args:
@@ -73,7 +102,7 @@ def nearest_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_class
     return scores.masked_fill(~present, -torch.inf)
 
 
-def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> Tensor:
+def cosine_class_mean(train: Matrix, labels: Tensor, queries: Matrix, num_classes: int) -> Tensor:
     """Cosine of the angle to the mean of each class's rows, all brought to length one first.
 
     Args:
@@ -94,9 +123,9 @@ def cosine_class_mean(train: Tensor, labels: Tensor, queries: Tensor, num_classe
 
 
 def k_nearest_neighbours(
-    train: Tensor,
+    train: Matrix,
     labels: Tensor,
-    queries: Tensor,
+    queries: Matrix,
     num_classes: int,
     *,
     k: int = NUM_NEIGHBOURS,
@@ -127,16 +156,23 @@ def k_nearest_neighbours(
         )
     prepare = _unit if metric == "cosine" else _same
     # Near the rows an expanded square keeps its digits; angles are measured from zero.
-    origin = train.float().mean(0) if metric == "euclidean" else train.new_zeros(1).float()
-    known = prepare(train.float() - origin)
-    votes = torch.nn.functional.one_hot(labels, num_classes).double()
-    k = min(k, len(train))
-    lengths = known.square().sum(1)  # those of the queries are no part of the order
-    parts = []
-    for rows in slices(max(1, len(queries)), BLOCK_BYTES // (4 * len(known))):
-        near = torch.addmm(lengths, prepare(queries[rows].float() - origin), known.T, alpha=-2)
-        parts.append(votes[near.topk(k, largest=False).indices].mean(1))
-    return torch.cat(parts)
+    origin = _mean(train) if metric == "euclidean" else torch.zeros(1, device=labels.device)
+    shape = (len(queries), min(k, len(train)))
+    nearest = torch.full(shape, torch.inf, device=labels.device)
+    classes = torch.zeros(shape, dtype=torch.int64, device=labels.device)  # of the nearest
+    for part in slices(len(train), KNOWN_ROWS):
+        known = prepare(train[part].float() - origin)
+        lengths = known.square().sum(1)  # those of the queries are no part of the order
+        for rows in slices(max(1, len(queries)), BLOCK_BYTES // (4 * len(known))):
+            asked = prepare(queries[rows].float() - origin)
+            found = torch.addmm(lengths, asked, known.T, alpha=-2)
+            of_found = labels[part].expand(len(found), -1)
+            met = torch.cat([nearest[rows], found], dim=1)
+            nearest[rows], place = met.topk(shape[1], largest=False)
+            classes[rows] = torch.cat([classes[rows], of_found], dim=1).gather(1, place)
+    votes = torch.zeros(len(queries), num_classes, dtype=torch.float64, device=labels.device)
+    ones = votes.new_ones(()).expand(shape)
+    return votes.scatter_add_(1, classes, ones) / shape[1]
 
 
 def score_baselines(
@@ -166,10 +202,11 @@ def score_baselines(
         scored, learns = fold == number, (fold >= 0) & (fold != number)
         if not bool(learns.any()):
             raise DataError("`fold` must leave rows to learn from, got one fold. Take two or more.")
-        train, known = features[learns], labels[learns]
+        train, known = Rows(features, learns.nonzero()[:, 0]), labels[learns]
         for spec in BASELINES:
             asked = scored & sample if spec.quadratic and sample is not None else scored
-            scores = spec.score(train, known, features[asked], num_classes)
+            queries = Rows(features, asked.nonzero()[:, 0])
+            scores = spec.score(train, known, queries, num_classes)
             found[spec.name][asked] = scores.argmax(1)
     return found
 
@@ -184,12 +221,20 @@ def _unit(rows: Tensor) -> Tensor:
     return rows / torch.where(lengths > 0, lengths, 1.0)
 
 
+def _mean(rows: Matrix) -> Tensor:
+    """(D,) float32 mean of (N, D) rows."""
+    total = torch.zeros(rows.shape[1], dtype=torch.float64, device=rows[:1].device)
+    for part in _widened(rows):
+        total += rows[part].double().sum(0)
+    return (total / len(rows)).float()
+
+
 def _class_means(
-    rows: Tensor, labels: Tensor, num_classes: int, prepare: Callable[[Tensor], Tensor]
+    rows: Matrix, labels: Tensor, num_classes: int, prepare: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Means (C, D) float64 of prepared rows and which classes (C,) have any."""
     counts = torch.bincount(labels, minlength=num_classes)
-    sums = rows.new_zeros(num_classes, rows.shape[1], dtype=torch.float64)
+    sums = torch.zeros(num_classes, rows.shape[1], dtype=torch.float64, device=labels.device)
     for part in _widened(rows):
         sums.index_add_(0, labels[part], prepare(rows[part].double()))
     return sums / counts.clamp_min(1)[:, None], counts > 0
@@ -201,19 +246,19 @@ def _squared_distances(queries: Tensor, rows: Tensor) -> Tensor:
     return torch.addmm(lengths, queries, rows.T, alpha=-2)
 
 
-def _widened(rows: Tensor) -> Iterator[slice]:
+def _widened(rows: Matrix) -> Iterator[slice]:
     """Rows (N, D) in parts that stay in the cache in float64; one empty part of no rows."""
     return slices(max(1, len(rows)), WIDENED_BYTES // (8 * rows.shape[1]))
 
 
-def _check(train: Tensor, labels: Tensor, queries: Tensor, num_classes: int) -> None:
+def _check(train: Matrix, labels: Tensor, queries: Matrix, num_classes: int) -> None:
     """Raise DataError for input that no rule can use."""
-    if train.ndim != 2 or queries.ndim != 2 or train.shape[1] != queries.shape[1]:
+    if len(train.shape) != 2 or len(queries.shape) != 2 or train.shape[1] != queries.shape[1]:
         raise DataError(
             f"`train` and `queries` must be (N, D) and (Q, D), got {tuple(train.shape)} and "
             f"{tuple(queries.shape)}. Take features of one network."
         )
-    if len(train) == 0 or labels.shape != train.shape[:1]:
+    if len(train) == 0 or labels.shape != tuple(train.shape[:1]):
         raise DataError(
             f"`labels` must be ({len(train)},) like the training rows, of which there must be one "
             f"or more, got {tuple(labels.shape)}. Bring them to one length."

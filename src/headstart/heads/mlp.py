@@ -36,6 +36,7 @@ from headstart.errors import DataError, UsageError
 from headstart.heads.layers import Layers
 from headstart.heads.mlp_settings import FitPlan, MlpSettings, check_size
 from headstart.heads.mlp_steps import Counter, OnEpoch, Problem, Task, fit_together
+from headstart.heads.rotation import num_not_finite
 from headstart.heads.stacked import ARRAYS, num_parameters, split_layers
 
 TOGETHER_BYTES = 2**23
@@ -168,8 +169,8 @@ def check_problems(features: Tensor, labels: Tensor, weights: Tensor, num_classe
         raise DataError(
             f"`labels` must be 0 to C - 1 with C >= 2, got C = {num_classes}. Correct them."
         )
-    if not bool(torch.isfinite(features).all()):
-        bad = int((~torch.isfinite(features)).any(1).sum())
+    bad = num_not_finite(features)
+    if bad:
         raise DataError(f"`features` must be finite, got {bad} rows that are not. Leave them out.")
     if not bool(((weights >= 0) & torch.isfinite(weights)).all()):
         raise DataError("`weights` must be finite and not negative. Correct them.")

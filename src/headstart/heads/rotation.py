@@ -128,8 +128,12 @@ def check_features(features: Tensor) -> None:
             f"`features` must be (N, D) float16, float32 or float64, got {tuple(features.shape)} "
             f"{features.dtype}. Convert them with .float()."
         )
-    bad = 0
-    for rows in slices(len(features), GRAM_ROWS):
-        bad += int((~torch.isfinite(features[rows])).any(1).sum())
+    bad = num_not_finite(features)
     if bad:
         raise ValueError(f"`features` must be finite, got {bad} rows with NaN or infinity.")
+
+
+def num_not_finite(features: Tensor) -> int:
+    """How many rows (N, D) hold NaN or infinity."""
+    parts = slices(len(features), GRAM_ROWS)
+    return sum(int((~torch.isfinite(features[rows])).any(1).sum()) for rows in parts)

@@ -21,10 +21,11 @@ near classes: it gained nothing there (0.66 and 0.58) and lost far images (flowe
 0.63), so it is off by default.
 
 Cost.  A cross-fit and the judgement by classes left out take dozens of fits.  All of them come from
-sums over the rows that add up (`scatter`): one sweep for the sums of every fold, and one in which
-the rows meet the components of all fits, for their scores and for the fourth powers that the
-shrinkage asks for.  Classes are left out in the space of the 512 leading components of the images
-judged, of which every fit takes its own 128.
+sums over the rows that add up (`scatter`): one sweep for the sums of every fold, one in which the
+rows meet the components of all fits, for the fourth powers that the shrinkage asks for, and one in
+which each row is scored by the one model that it asks; all by chunks, so that no more than one is
+in memory.  Classes are left out in the space of the 512 leading components of the images judged, of
+which every fit takes its own 128.
 
 Scores of images that the means were fitted on are too small; thresholds and judgements come
 from `cross_fit_scores`, in which each fold is scored by the others.
@@ -272,7 +273,7 @@ def _fit_problems(
     *,
     relative: bool = False,
 ) -> list[tuple[MahalanobisModel, Doubles]]:
-    """Model and scores of each problem, all in one sweep over the rows.
+    """Model and scores of each problem, all in two sweeps over the rows.
 
     Rows are projected in float32: around a point near them that keeps the digits of a component
     with a 1e-10th of the largest variance, and everything else is float64.
@@ -282,7 +283,17 @@ def _fit_problems(
         narrow = values.astype(np.float32)
         for fit in fits:
             fit.take(part, narrow, labels[part])
-    return [fit.finish(relative=relative) for fit in fits]
+    models = [fit.finish(relative=relative) for fit in fits]
+    scores: list[list[Doubles]] = [[] for _ in fits]
+    if any(problem.asked.any() for problem in problems):
+        for part, values in rows.chunks():
+            narrow = values.astype(np.float32)
+            for fit, model, told in zip(fits, models, scores, strict=True):
+                told.append(model.score_projected(fit.asked_of(part, narrow)))
+    return [
+        (model, np.concatenate([np.empty(0), *told]))
+        for model, told in zip(models, scores, strict=True)
+    ]
 
 
 class _Fit:
@@ -303,19 +314,23 @@ class _Fit:
         self.shift = scatter.mean @ self.basis
         self.means = scatter.means @ self.basis - self.shift
         self.fourths = np.zeros(2)  # of residuals, and of rows about the mean of all
-        self.projected: list[npt.NDArray[np.float32]] = []
         self._narrow = [a.astype(np.float32) for a in (self.basis, self.shift, self.means)]
 
     def take(self, part: slice, values: npt.NDArray[np.float32], labels: Integers) -> None:
         """See some rows (B, W) with labels (B,)."""
         basis, shift, means = self._narrow
         projected = values @ basis - shift
-        self.projected.append(projected[self.problem.asked[part]])
         learns = self.problem.learns[part]
         self.fourths += [_fourths(projected - means[labels], learns), _fourths(projected, learns)]
 
-    def finish(self, *, relative: bool) -> tuple[MahalanobisModel, Doubles]:
-        """The model, and its scores of the rows that it was asked about."""
+    def asked_of(self, part: slice, values: npt.NDArray[np.float32]) -> Doubles:
+        """(b, r) float64, centred and projected, of those of some rows (B, W) that are asked."""
+        basis, shift, _ = self._narrow
+        projected = values[self.problem.asked[part]] @ basis - shift
+        return projected.astype(np.float64)
+
+    def finish(self, *, relative: bool) -> MahalanobisModel:
+        """The model, when all rows were seen."""
         scatter, basis = self.problem.scatter, self.basis
         count, present = int(scatter.counts.sum()), scatter.counts > 0
         whitening = _inverse_root(shrunk(scatter.within(basis), self.fourths[0], count))
@@ -323,14 +338,13 @@ class _Fit:
         if relative:
             around = basis.T @ scatter.covariance() @ basis
             background = _inverse_root(shrunk(around, self.fourths[1], count)).astype(np.float32)
-        model = MahalanobisModel(
+        return MahalanobisModel(
             offset=self.offset.astype(np.float32),
             projection=self.projection,
             whitening=whitening.astype(np.float32),
             means=(self.means[present] @ whitening).astype(np.float32),
             background=background,
         )
-        return model, model.score_projected(np.concatenate(self.projected).astype(np.float64))
 
 
 def _fourths(rows: npt.NDArray[np.float32], chosen: Bools) -> float:

@@ -24,9 +24,9 @@ from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
 from headstart.bundle.confidence import Confidence
 from headstart.errors import DataError
-from headstart.features import extract_features
+from headstart.features import announced_files, extract_features, take_rows
 from headstart.files import write_text
-from headstart.heads import FIT_TOLERANCE, mean_features, mean_logits, to_probabilities
+from headstart.heads import FIT_TOLERANCE, mean_logits, to_probabilities
 from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
@@ -66,11 +66,19 @@ from headstart.runs.record import (
 )
 from headstart.runs.settings import PROBE, RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
-from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task
-from headstart.runs.views import RunViews, announced, describe_views, read_views, wanted_views
+from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task, mean_over_views
+from headstart.runs.views import (
+    RunViews,
+    announced,
+    describe_views,
+    learnt_views,
+    read_views,
+    wanted_views,
+)
 from headstart.runtime import choose_execution, seed_everything
 
 NAMED_FILES = 5
+COORDINATE_BYTES = 4  # a feature of the largest array of a run
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
     "logistic": logistic_fitting,
     "mlp": mlp_fitting,
@@ -173,6 +181,10 @@ class Job:
         learnt = len(self.planned.train)
         for line in announced(self.settings, names, learnt, network.num_features):
             note(f"Views      {line}")
+        rows = max(len(table), learnt * (1 + len(learnt_views(self.settings))))
+        in_files = announced_files(COORDINATE_BYTES * rows * network.num_features)
+        if in_files:
+            note(f"Memory     {in_files}")
         note(f"Engine     {self.extractor.describe()}")
 
     def run(self) -> RunResult:
@@ -245,7 +257,7 @@ class Job:
             self.shortcuts = list(audit.summary["shortcuts"])
             self.run_file.update(audit=describe_audit(audit))
         kept = Features(
-            values=features.values[rows],
+            values=take_rows(features.values, rows),
             facts=tuple(features.facts[i] for i in rows),
             good=features.good[rows],
             computed=features.computed,
@@ -362,7 +374,7 @@ class Job:
                 task,
                 self.temperature,
                 self.out_of_fold,
-                mean_features(fitting.features(model, task.split.train)),
+                mean_over_views(fitting.features(model, task.split.train)),
                 self.answers_aside(fitting, model),
                 frozen=self.settings.strategy == PROBE or model.network is self.network,
             )
@@ -394,7 +406,7 @@ class Job:
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
-            features=mean_features(features),
+            features=mean_over_views(features),
             groups=None if units is None else units.codes[rows],
         )
 
@@ -438,7 +450,7 @@ class Job:
             predictions = answer(
                 self.confidence,
                 labelled(held_out, self.confidence.probabilities(logits)),
-                self.confidence.outlier_scores(mean_features(values)),
+                self.confidence.outlier_scores(mean_over_views(values)),
             )
             groups, seed = group_codes(held_out), self.settings.seed
             figures = evaluate_test(predictions, seed=seed, groups=groups)

@@ -31,7 +31,7 @@ from headstart.heads import (
 from headstart.records import Integers
 from headstart.runs import logistic
 from headstart.runs.checkpoints import load_state, save_state
-from headstart.runs.logistic import LogisticFitting, final_head, rotated_in
+from headstart.runs.logistic import LogisticFitting, coordinates, final_head
 from headstart.runs.task import FittedModel, FoldsOutcome, Task
 
 LAYERS = "layers.csv"
@@ -62,8 +62,7 @@ class LayeredFitting(LogisticFitting):
         """The training features of every candidate in coordinates of its own, found once a run."""
         if not self._all_rotated:
             features = torch.from_numpy(self.task.fit_features)
-            folder = self.task.folder
-            self._all_rotated = [rotated_in(folder, features[:, -n:]) for n in self.columns]
+            self._all_rotated = [coordinates(features[:, -n:]) for n in self.columns]
         return self._all_rotated
 
     def fit_folds(self) -> FoldsOutcome:

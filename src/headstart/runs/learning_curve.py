@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.heads import mean_logits
 from headstart.records import Integers
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.parts import group_codes
@@ -136,7 +135,7 @@ def score_shares(task: Task, fitting: LogisticFitting, shares: Shares) -> npt.ND
     correct = np.zeros((num_shares, count), dtype=bool)
     for s, k in np.ndindex(num_shares, num_folds):
         scored = task.split.fold == k
-        logits = mean_logits(task.answering_fold(k), ((coef[s, k], intercept[s, k]),))
+        logits = task.fold_logits(k, ((coef[s, k], intercept[s, k]),))
         correct[s, scored] = logits.argmax(axis=1) == task.learnt_labels[scored]
     return correct
 

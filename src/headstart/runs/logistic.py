@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +11,12 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
+from headstart.features import new_array
 from headstart.heads import (
     ChosenFit,
     RotatedFeatures,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
-    mean_logits,
     penalty_path,
     rotate_features,
 )
@@ -29,9 +27,6 @@ from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
 
 CHECKPOINT = "folds.bin"
 FINAL_PENALTY = "final_penalty"
-# Coordinates of the features that take more lie in a file, of which the system keeps in memory
-# what there is room for.
-MAPPED_FROM_BYTES = 2**31
 
 
 class LogisticFitting:
@@ -57,7 +52,7 @@ class LogisticFitting:
         """The training features in the coordinates of the fits, found once a run."""
         if self._rotated is None:
             features = torch.from_numpy(self.task.fit_features)
-            self._rotated = rotated_in(self.task.folder, features)
+            self._rotated = coordinates(features)
         return self._rotated
 
     def fit_folds(self) -> FoldsOutcome:
@@ -65,7 +60,7 @@ class LogisticFitting:
         task = self.task
         self.fit = fit = self.fit or load_fit(task) or self._fit_and_keep()
         parts = [
-            mean_logits(task.answering_fold(k), ((fit.coef[k], fit.intercept[k]),))
+            task.fold_logits(k, ((fit.coef[k], fit.intercept[k]),))
             for k in range(task.split.num_folds)
         ]
         return FoldsOutcome(
@@ -162,23 +157,10 @@ def final_head(task: Task, rotated: RotatedFeatures, fit: ChosenFit) -> FittedHe
     return FittedHead.linear(final.coef[0], final.intercept[0], penalty=fit.final_penalty)
 
 
-def rotated_in(folder: Path, features: torch.Tensor) -> RotatedFeatures:
-    """Features (N, D) in the coordinates of fits, in a file of the folder where they are large."""
-    return rotate_features(features, into=room_for_coordinates(features, folder))
-
-
-def room_for_coordinates(features: torch.Tensor, folder: Path) -> torch.Tensor | None:
-    """A tensor in a nameless file of the folder, gone with it; None where memory will do.
-
-    Args:
-        features: (N, D).
-        folder: where there is room.
-    """
-    shape = (len(features), min(features.shape) + 1)
-    if 4 * shape[0] * shape[1] <= MAPPED_FROM_BYTES:
-        return None
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return torch.from_numpy(np.memmap(file, np.float32, "w+", shape=shape))
+def coordinates(features: torch.Tensor) -> RotatedFeatures:
+    """Features (N, D) in the coordinates of fits, in a file where they are large."""
+    into = new_array((len(features), min(features.shape) + 1), np.float32)
+    return rotate_features(features, into=torch.from_numpy(into))
 
 
 def stored(fit: ChosenFit) -> tuple[State, dict[str, object]]:

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
-from headstart.heads import Layers, fit_mlp_final, fit_mlp_folds, mean_logits
+from headstart.heads import Layers, fit_mlp_final, fit_mlp_folds
 from headstart.plots import epochs_figure
 from headstart.records import Integers
 from headstart.runs.checkpoints import State, load_state, save_state
@@ -45,9 +45,7 @@ class MlpFitting:
         task = self.task
         layers, epochs = self._kept() or self._fit_and_keep()
         self.epochs = self._final_epochs(epochs)
-        parts = [
-            mean_logits(task.answering_fold(k), layers[k]) for k in range(task.split.num_folds)
-        ]
+        parts = [task.fold_logits(k, layers[k]) for k in range(task.split.num_folds)]
         return FoldsOutcome(
             logits=out_of_fold(task.num_classes, task.split.fold, parts),
             chosen=self.chosen(),

@@ -12,7 +12,7 @@ import torch
 from headstart.backbones import AUTO
 from headstart.data.views import WHOLE, View
 from headstart.features import FeatureStore, store_path
-from headstart.features.passes import identity, store_keys
+from headstart.features.passes import READ_ROWS, identity, store_keys
 from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
@@ -134,9 +134,10 @@ def count_known(extractor: FeatureExtractor, view: View, wanted: set[str]) -> in
     name = identity(extractor, view)
     if not store_path(name).exists():
         return 0
-    store = FeatureStore(name, extractor.network.num_features)
+    store, keys = FeatureStore(name, extractor.network.num_features), sorted(wanted)
     try:
-        return len(store.get(sorted(wanted)))
+        parts = (keys[i : i + READ_ROWS] for i in range(0, len(keys), READ_ROWS))
+        return sum(len(store.get(part)) for part in parts)
     finally:
         store.close()
 

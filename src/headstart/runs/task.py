@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,11 +17,14 @@ from matplotlib.figure import Figure
 
 from headstart.backbones import Network
 from headstart.bundle import FittedHead
-from headstart.heads import InnerRows, apply_class_weights
+from headstart.features import new_array, row_slices, take_rows
+from headstart.heads import InnerRows, Layers, apply_class_weights, mean_features, mean_logits
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.settings import RunSettings
+
+ANSWERED_ROWS = 8192  # images whose features are in memory at once
 
 if TYPE_CHECKING:
     from headstart.finetune.profiling import Span
@@ -86,24 +90,26 @@ class Task:
         """(M,) labels of the images that are learnt from."""
         return self.table.labels[self.split.train]
 
-    @property
+    @cached_property
     def learnt_features(self) -> npt.NDArray[np.float16]:
         """(M, D) features of the images that are learnt from."""
-        values: npt.NDArray[np.float16] = self.features.values[self.split.train]
-        return values
+        return take_rows(self.features.values, self.split.train)
 
     @property
     def num_views(self) -> int:
         """1 + V: rows of an image that a head is fitted on."""
         return 1 if self.views is None else 1 + self.views.learnt.shape[1]
 
-    @property
+    @cached_property
     def fit_features(self) -> npt.NDArray[np.float16]:
         """(R, D) features that a head is fitted on."""
         if self.views is None or self.num_views == 1:
             return self.learnt_features
-        further = np.moveaxis(self.views.learnt, 1, 0)  # (V, M, D)
-        return np.concatenate([self.learnt_features, *further])
+        parts = [self.learnt_features, *np.moveaxis(self.views.learnt, 1, 0)]  # 1 + V of (M, D)
+        rows = new_array((len(parts), *parts[0].shape), np.float16)
+        for place, part in zip(rows, parts, strict=True):
+            place[:] = part
+        return rows.reshape(-1, rows.shape[-1])
 
     @property
     def fit_labels(self) -> torch.Tensor:
@@ -129,14 +135,23 @@ class Task:
 
     def answering(self, rows: Integers) -> npt.NDArray[np.float16]:
         """(n, A, D) features of some rows of the table, of the A views that an answer averages."""
-        whole: npt.NDArray[np.float16] = self.features.values[rows]
-        if self.views is None or self.views.mirrored is None:
-            return whole[:, None]
-        return np.stack([whole, self.views.mirrored[rows]], axis=1)
+        whole, mirrored = self.features.values, None if self.views is None else self.views.mirrored
+        if mirrored is None:
+            taken = self.learnt_features if rows is self.split.train else take_rows(whole, rows)
+            return taken[:, None]
+        both = new_array((len(rows), 2, whole.shape[1]), np.float16)
+        for part in row_slices(both):
+            both[part, 0], both[part, 1] = whole[rows[part]], mirrored[rows[part]]
+        return both
 
-    def answering_fold(self, fold: int) -> npt.NDArray[np.float16]:
-        """(m, A, D) the same of the images that a fold scores."""
-        return self.answering(self.split.train[self.split.fold == fold])
+    def fold_logits(self, fold: int, layers: Layers) -> npt.NDArray[np.float64]:
+        """(m, C) mean logits over those views, of the images that a fold scores."""
+        rows = self.split.train[self.split.fold == fold]
+        logits = np.empty((len(rows), self.num_classes))
+        for start in range(0, len(rows), ANSWERED_ROWS):
+            part = slice(start, start + ANSWERED_ROWS)
+            logits[part] = mean_logits(self.answering(rows[part]), layers)
+        return logits
 
     def fold_weights(self) -> torch.Tensor:
         """(F, R) float32: what each row weighs in each fold, 0 where the fold scores its image."""
@@ -210,6 +225,17 @@ class Fitting(Protocol):
 
         Of the A views that an answer averages: the whole picture first, mostly alone.
         """
+
+
+def mean_over_views(features: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """(n, A, D) features of A views of each image -> (n, D) means, as `mean_features`."""
+    count, views, width = features.shape
+    if views == 1:
+        return mean_features(features)
+    means = new_array((count, width), np.float32)
+    for part in row_slices(means):
+        means[part] = mean_features(features[part])
+    return means
 
 
 def out_of_fold(

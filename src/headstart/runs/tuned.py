@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
+from headstart.features import new_array
 from headstart.files import write_text
 from headstart.finetune import (
     STRATEGIES,
@@ -199,8 +200,10 @@ class TunedFitting:
         """(n, 1, D) features of some rows of the table, through the tuned network."""
         extractor = FeatureExtractor(model.network, self.task.extractor.execution)
         source = self.task.table.take(rows)
-        found = [values for _, _, values in extractor.extract(source, range(len(source)))]
-        return np.concatenate(found)[:, None]
+        made = new_array((len(source), 1, extractor.num_features), np.float16)
+        for batch, _, values in extractor.extract(source, range(len(source))):
+            made[batch, 0] = values
+        return made
 
     def beside(self) -> dict[str, Any]:
         """For `metrics.json`: what trained, and a verdict a fold."""
