@@ -49,9 +49,12 @@ def random_bundle(
     class_names: tuple[str, ...] | None = None,
     seed: int = 0,
     tta: str | None = None,
+    layers: str | None = None,
 ) -> Path:
     """A bundle of a catalogue network whose head, sets and threshold fit its own features."""
-    network = build_network(find_backbone(name), weights="none", image_size=size, seed=seed)
+    network = build_network(
+        find_backbone(name), weights="none", image_size=size, seed=seed, layers=layers
+    )
     wake(network.module, seed)
     extractor = FeatureExtractor(network, on_cpu())
     source = ImageList(coarse_pictures(40), [str(i) for i in range(40)])

@@ -530,6 +530,13 @@ def test_what_are_no_labels_is_refused(y, told):
         ({"random_state": -1}, "`random_state` must be a whole number"),
         ({"image_size": 4.5}, "`image_size` must be a whole number"),
         ({"image_size": 4}, "`image_size` must be between"),
+        (
+            {"layers": "auto"},
+            "`layers` must be names of stages or a number.*Let GridSearchCV choose",
+        ),
+        ({"layers": 2.5}, "`layers` must be names of stages as in"),
+        ({"layers": 0}, "`layers` must be auto, a number"),
+        ({"layers": "layer1"}, "mini has no stage 'layer1'"),
         ({"device": "abacus"}, "`device` must be one of"),
         ({"precision": "float8"}, "`precision` must be one of"),
         ({"epochs": 3}, "`epochs` means nothing to the logistic head"),
@@ -565,6 +572,20 @@ def test_a_bundle_tells_the_parameters_of_its_fit(paths, labels, tmp_path):
     fitted.set_params(backbone="resnet50", random_state=4).save(tmp_path / "bundle")
     told = headstart.load(tmp_path / "bundle").about["about"]["estimator"]
     assert (told["backbone"], told["random_state"]) == ("mini", 3)
+
+
+def test_layers_are_a_parameter_to_search(paths, labels, tmp_path):
+    """A number, NumPy's too, and names are the same; the bundle answers alike."""
+    search = GridSearchCV(small(), {"layers": [None, 2]}, cv=2).fit(paths, labels)
+    assert search.best_params_["layers"] in (None, 2)
+    named = small(layers="Stage3, head").fit(paths, labels)
+    assert named.model_.head.num_inputs == 192 + 384
+    counted = small(layers=np.int64(2)).fit(paths, labels)
+    assert np.array_equal(counted.predict_proba(paths), named.predict_proba(paths))
+    counted.save(tmp_path / "bundle")
+    model = headstart.load(tmp_path / "bundle")
+    assert list(model.network.layers) == ["stage3", "head"]
+    assert np.array_equal(model.predict(paths).probabilities, named.predict_proba(paths))
 
 
 def test_training_that_diverges_is_told_by_fit(paths, labels):

@@ -6,6 +6,8 @@ what is computed runs on fresh weights at a small size.
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ from headstart.backbones import (
     stage_modules,
 )
 from headstart.backbones.catalogue import known_architectures
+from headstart.backbones.layered import LayeredNetwork
 from headstart.backbones.networks import feature_width
 from headstart.backbones.origins import make_architecture
 from headstart.backbones.survey import WithoutFilling
@@ -216,6 +219,42 @@ def test_stages_share_every_parameter(network):
     own = list(network.module.parameters())
     assert len(shared) == len(own)
     assert {id(p) for p in shared} == {id(p) for p in own}
+
+
+def averaged(x, network):
+    """Means over places as the papers have them, without the module under test."""
+    if x.ndim == 3:  # class and register tokens stand for no place
+        return x[:, network.module.num_prefix_tokens :].sum(1) / (
+            x.shape[1] - network.module.num_prefix_tokens
+        )
+    return x.flatten(2).sum(2) / x[0, 0].numel() if x.ndim == 4 else x
+
+
+def test_layers_are_the_means_of_the_stages_at_length_one(network):
+    size, x = network.preprocessing.size, pictures(network)
+    layered = LayeredNetwork(network.module, network.spec, network.stages, size)
+    parts = layered(x).split(list(layered.layers.values()), dim=1)
+    assert list(layered.layers) == list(network.stages)
+    assert sum(layered.layers.values()) == layered.num_features
+    for stage, part in zip(
+        stage_modules(network.module, network.spec).values(), parts, strict=True
+    ):
+        x = stage(x)
+        rows = averaged(x, network)
+        torch.testing.assert_close(part.norm(dim=1), torch.ones(2))
+        expected = rows / rows.square().sum(1, keepdim=True).sqrt()
+        torch.testing.assert_close(part, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("position", [1, -2])
+def test_layers_keep_no_more_of_a_network_than_they_need(network, position):
+    name, size, x = network.stages[position], network.preprocessing.size, pictures(network)
+    whole = LayeredNetwork(network.module, network.spec, network.stages, size)
+    expected = dict(zip(whole.layers, whole(x).split(list(whole.layers.values()), 1), strict=True))
+    short = LayeredNetwork(copy.deepcopy(network.module), network.spec, [name], size)
+    assert torch.equal(short(x), expected[name])
+    front, _ = cut(network, name)
+    assert sum(p.numel() for p in short.parameters()) == sum(p.numel() for p in front.parameters())
 
 
 def library_transform(spec, size):

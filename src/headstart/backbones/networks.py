@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 from headstart.backbones.blocks import BlockedNetwork, HeadBlocks
 from headstart.backbones.catalogue import BackboneSpec
 from headstart.backbones.hubs import fetch_weights
+from headstart.backbones.layered import LayeredNetwork, find_layers
 from headstart.backbones.origins import Architecture, make_architecture
 from headstart.backbones.stages import has_stages, stage_modules
 from headstart.backbones.weights import (
@@ -40,8 +42,9 @@ class Network:
         num_features: D.
         preprocessing: how pictures must be prepared for it.
         weights: which weights it carries.
-        digest: digest of architecture, blocks and weights; part of every cache key.
+        digest: digest of architecture, blocks, layers and weights; part of every cache key.
         blocks: what stands between its last map and its features, if anything.
+        layers: stages whose features these are and how many each gives; empty for its own alone.
     """
 
     spec: BackboneSpec
@@ -51,6 +54,7 @@ class Network:
     weights: WeightsRecord
     digest: str
     blocks: HeadBlocks = field(default_factory=HeadBlocks)
+    layers: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def num_parameters(self) -> int:
@@ -70,6 +74,7 @@ def build_network(
     image_size: int | None = None,
     seed: int = 0,
     blocks: HeadBlocks | None = None,
+    layers: str | None = None,
 ) -> Network:
     """Build a network with the weights asked for.
 
@@ -79,10 +84,12 @@ def build_network(
         image_size: input size in px; None takes the network's own.
         seed: of the random weights that `weights='none'` asks for, and of blocks.
         blocks: what to put between its last map and its features; None for nothing.
+        layers: stages to take features of, words from `check_layers`; None for its own alone.
 
     Raises:
         WeightsError: the weights are not at hand or do not fit.
-        UsageError: an image size the network cannot take, blocks where it has no map.
+        UsageError: an image size the network cannot take, blocks where it has no map, stages that
+            it does not have.
     """
     check_image_size(image_size)
     source, path = choose_source(
@@ -97,7 +104,11 @@ def build_network(
         state = architecture.convert(state)
         load_state(architecture.module, state, what=spec.name, spare=architecture.spare)
     preprocessing = architecture.preprocessing
-    module = with_blocks(architecture.module, spec, blocks, preprocessing.size, seed=seed)
+    module = with_blocks(architecture.module, spec, blocks, preprocessing.size, seed=seed).eval()
+    if layers is not None:
+        size = preprocessing.size
+        check_takes(spec, module, size)
+        module = LayeredNetwork(module, spec, find_layers(module, spec, layers, size), size)
     return finish(spec, module, preprocessing, record, blocks)
 
 
@@ -107,10 +118,13 @@ def rebuild_network(
     preprocessing: Preprocessing,
     record: WeightsRecord,
     blocks: HeadBlocks | None = None,
+    layers: Sequence[str] = (),
 ) -> Network:
-    """Build a network around tensors from a bundle; preprocessing and blocks as the bundle says."""
+    """Build a network around tensors from a bundle, everything else as the bundle says."""
     architecture = make_architecture(spec, preprocessing.size)
     module = with_blocks(architecture.module, spec, blocks, preprocessing.size)
+    if layers:
+        module = LayeredNetwork(module, spec, layers, preprocessing.size)
     load_state(module, state, what=spec.name)
     return finish(spec, module, preprocessing, record, blocks)
 
@@ -124,6 +138,22 @@ def with_blocks(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return BlockedNetwork(module, spec, blocks, size)
+
+
+def keep_last_layers(network: Network, count: int) -> Network:
+    """The network with the features of its last layers alone; itself where it has no more.
+
+    Args:
+        network: with layers; its parameters are shared.
+        count: how many, at least 1.
+    """
+    names = list(network.layers)[-count:]
+    if len(names) == len(network.layers):
+        return network
+    assert isinstance(network.module, LayeredNetwork)
+    size = network.preprocessing.size
+    module = LayeredNetwork(network.module.body, network.spec, names, size)
+    return finish(network.spec, module, network.preprocessing, network.weights, network.blocks)
 
 
 def cut(network: Network, after: str) -> tuple[nn.Sequential, nn.Sequential]:
@@ -172,12 +202,15 @@ def finish(
         weights=record,
         digest=network_digest(spec, module, blocks),
         blocks=blocks or HeadBlocks(),
+        layers=module.layers if isinstance(module, LayeredNetwork) else {},
     )
 
 
 def network_digest(spec: BackboneSpec, module: nn.Module, blocks: HeadBlocks | None) -> str:
     """Tells any two networks apart that answer differently."""
     words = f"({blocks.describe()})" if blocks else ""
+    if isinstance(module, LayeredNetwork):
+        words += f"(layers {','.join(module.layers)})"
     return f"{spec.architecture}{words}-{state_digest(module)}"
 
 

@@ -20,6 +20,7 @@ from headstart.bundle.format import (
     read_blocks,
     read_bundle,
     read_head,
+    read_layers,
     read_preprocessing,
     read_spec,
 )
@@ -176,8 +177,14 @@ def make_extractor(
         for k, v in contents.state.items()
         if k.startswith("backbone.")
     }
-    blocks = read_blocks(contents.about, folder)
-    network = rebuild_network(spec, backbone, preprocessing, record, blocks)
+    network = rebuild_network(
+        spec,
+        backbone,
+        preprocessing,
+        record,
+        read_blocks(contents.about, folder),
+        read_layers(contents.about, folder),
+    )
     return FeatureExtractor(network, execution)
 
 

@@ -9,9 +9,9 @@
 The digests prove that nothing changed since the bundle was written; comparing the root digest
 with one that was kept elsewhere proves that it is the same bundle.
 
-Schema 4 brought answers averaged over a picture and its mirror image, schema 3 blocks between the
-backbone's map and its features, schema 2 heads of several layers; schema 1 held `head.coef` and
-`head.intercept`. All of them still load.
+Schema 5 brought features of several stages, schema 4 answers averaged over a picture and its mirror
+image, schema 3 blocks between the backbone's map and its features, schema 2 heads of several
+layers; schema 1 held `head.coef` and `head.intercept`. All of them still load.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from headstart.files import digest_file, storage_errors, write_json
 from headstart.heads import HEADS, Layers
 from headstart.records import Preprocessing
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -167,6 +167,7 @@ def describe(
             "architecture": spec.architecture,
             "num_features": network.num_features,
             "head_blocks": asdict(network.blocks),
+            "layers": list(network.layers),
             "code_licence": spec.code_licence,
             "weights": asdict(network.weights),
         },
@@ -413,6 +414,21 @@ def read_blocks(about: dict[str, Any], folder: Path) -> HeadBlocks:
             f"({__version__}) cannot answer from ({error}). Update Headstart, or write the bundle "
             "again from its run."
         ) from error
+
+
+def read_layers(about: dict[str, Any], folder: Path) -> list[str]:
+    """Stages whose features the head takes; none before schema 5, for the network's own.
+
+    Raises:
+        BundleError: no list of names.
+    """
+    stored = about["backbone"].get("layers") or []
+    if not (isinstance(stored, list) and all(isinstance(name, str) for name in stored)):
+        raise BundleError(
+            f"The bundle '{folder}' holds 'backbone.layers' that are no names of stages, got "
+            f"{stored!r}. Write the bundle again from its run."
+        )
+    return stored
 
 
 def read_preprocessing(about: dict[str, Any]) -> Preprocessing:

@@ -89,6 +89,9 @@ MODEL = (
     SettingOption("views", Text, "Views of each training image that a head is fitted on beside the "
                   "whole: flip, crops:4 or flip,crops:4."),
     SettingOption("tta", Text, "flip: average every answer over the picture and its mirror image."),
+    SettingOption("layers", Text, "Stages whose features a head on a frozen network takes: 2 (from "
+                  "the last), names as in stage3,head, or auto, chosen in every fold.  [default: "
+                  "the network's own features]"),
     SettingOption("class_weights", Text, "none or balanced.  [default: none]"),
 )  # fmt: skip
 TRUST = (

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones import WEIGHT_CHOICES, find_backbone
+from headstart.backbones import AUTO, WEIGHT_CHOICES, check_layers, find_backbone
 from headstart.errors import UsageError
 from headstart.heads import HEADS, MlpSettings
 from headstart.progress import Progress, for_terminal
@@ -38,7 +38,8 @@ CANONICAL: dict[str, Callable[[str], str]] = {
     "head": lambda name: HEADS.get(name).name,
     "class_weights": str.casefold,
 }
-RECORDED = ("backbone", "strategy", "head", "class_weights", "image_size", "random_state")
+RECORDED = ("backbone", "strategy", "head", "class_weights", "image_size", "layers",
+            "random_state")  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,7 @@ class NetworkRequest:
     backbone: str
     weights: str
     image_size: int | None
+    layers: str | None
     seed: int
     device: str
     precision: str
@@ -72,6 +74,7 @@ class Choices:
     class_weights: str
     weights: str | os.PathLike[str]
     image_size: int | None
+    layers: str | int | None
     random_state: int
     device: str
     precision: str
@@ -105,6 +108,7 @@ class Choices:
                 f"`image_size` must be a whole number of px, or None for the network's own, got "
                 f"{size!r}. Correct it."
             )
+        object.__setattr__(self, "layers", _checked_layers(self.layers))
         self._check_head()
 
     def _check_head(self) -> None:
@@ -153,6 +157,7 @@ class Choices:
             backbone=self.backbone,
             weights=weights,
             image_size=None if self.image_size is None else int(self.image_size),
+            layers=None if self.layers is None else str(self.layers),
             seed=int(self.random_state) if weights == "none" else 0,
             device=self.device,
             precision=self.precision,
@@ -173,6 +178,26 @@ class Choices:
     def of(cls, parameters: dict[str, Any]) -> Choices:
         """The choices among an estimator's parameters; a subclass may have others besides."""
         return cls(**{field.name: parameters[field.name] for field in fields(cls)})
+
+
+def _checked_layers(given: object) -> str | None:
+    """Names or a number as a network takes them.
+
+    Raises:
+        UsageError: something else, or 'auto', for which there is nothing to choose on here.
+    """
+    words = str(given) if _is_whole(given) else given
+    if not isinstance(words, str | None):
+        raise UsageError(
+            f"`layers` must be names of stages as in 'stage3,head', or a number of them, got "
+            f"{given!r}. Correct it."
+        )
+    if words is None or (words := check_layers(words)) != AUTO:
+        return words
+    raise UsageError(
+        "`layers` must be names of stages or a number of them here, got 'auto'. Let GridSearchCV "
+        "choose: {'layers': [None, 2, 3]}."
+    )
 
 
 def _is_whole(value: object) -> bool:

@@ -59,6 +59,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         class_weights: str = "none",
         weights: str | os.PathLike[str] = "auto",
         image_size: int | None = None,
+        layers: str | int | None = None,
         random_state: int = 0,
         device: str = "auto",
         precision: str = "auto",
@@ -82,6 +83,8 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             class_weights: 'none', or 'balanced' to give every class the same weight.
             weights: 'auto', 'bundled', 'hub', 'none' (random) or a file.
             image_size: input size in px, None for the network's own.
+            layers: stages whose features the head takes, 'stage3,head' or a number of them from
+                the last; None for the network's own features.
             random_state: every random choice hangs on it.
             device: 'auto', 'cpu', 'cuda' or 'mps'.
             precision: 'auto', 'bfloat16' or 'float32'.
@@ -101,6 +104,7 @@ class ImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.class_weights = class_weights
         self.weights = weights
         self.image_size = image_size
+        self.layers = layers
         self.random_state = random_state
         self.device = device
         self.precision = precision

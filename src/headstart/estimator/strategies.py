@@ -95,6 +95,7 @@ def _build(request: NetworkRequest, _stamp: tuple[object, ...]) -> FeatureExtrac
         weights=request.weights,
         image_size=request.image_size,
         seed=request.seed,
+        layers=request.layers,
     )
     return FeatureExtractor(network, execution)
 

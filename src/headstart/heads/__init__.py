@@ -35,6 +35,7 @@ from headstart.heads.logme import logme
 from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
 from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
 from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
+from headstart.heads.nested import NestedFit, fit_on_columns, fit_with_chosen_columns
 from headstart.heads.penalties import (
     FIT_TOLERANCE,
     LOOK_TOLERANCE,
@@ -68,6 +69,7 @@ __all__ = [
     "MlpFolds",
     "MlpHistory",
     "MlpSettings",
+    "NestedFit",
     "RotatedFeatures",
     "SharedWeights",
     "apply_class_weights",
@@ -79,8 +81,10 @@ __all__ = [
     "fit_mlp_final",
     "fit_mlp_folds",
     "fit_mlps",
+    "fit_on_columns",
     "fit_scaled_logistic",
     "fit_winners",
+    "fit_with_chosen_columns",
     "fit_with_chosen_penalty",
     "head_logits",
     "head_probabilities",

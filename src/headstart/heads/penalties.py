@@ -182,43 +182,38 @@ def fit_with_chosen_penalty(
     Raises:
         ValueError: a fold without inner rows, or with one outside its training part.
     """
-    inner = InnerRows.of(inner_held_out).in_parts()
-    _check_inner(train_weights, inner.chooses)
     if isinstance(features, Tensor):
         features = rotate_features(features)
-    penalties = penalties.to(features.raw.device)
-    found = _search(
+    found = search_penalties(
         features,
         labels,
-        train_weights[:, None] * ~inner.left_out,
-        inner.chooses,
+        train_weights,
+        inner_held_out,
         penalties,
         num_classes,
         tolerances=(max(tolerances[0], tolerance), max(tolerances[1], tolerance)),
     )
-    log_loss, contender = found.log_loss, found.contender
-    winners = log_loss.masked_fill(~contender, torch.inf).argmin(1)
+    winners = found.winners
     fit = fit_scaled_logistic(
         features,
         labels,
         train_weights,
-        penalties[winners],
+        found.penalties[winners],
         num_classes,
         tolerance=tolerance,
         start=found.heads_of(winners),  # of the same fold: nothing scored is in it
     )
-    mean_loss = log_loss.mean(0).masked_fill(~contender.any(0), torch.inf)
     return ChosenFit(
         coef=fit.coef,
         intercept=fit.intercept,
-        penalty=penalties[winners],
-        penalties=penalties,
-        inner_log_loss=log_loss,
+        penalty=found.penalties[winners],
+        penalties=found.penalties,
+        inner_log_loss=found.log_loss,
         inner_accuracy=found.accuracy,
-        final_penalty=float(penalties[mean_loss.argmin()]),
+        final_penalty=float(found.penalties[found.mean_log_loss.argmin()]),
         iterations=fit.iterations,
         converged=fit.converged,
-        contender=contender,
+        contender=found.contender,
         inner_iterations=found.iterations,
         inner_converged=found.converged,
     )
@@ -243,15 +238,27 @@ def _check_inner(train_weights: Tensor, held_out: Tensor) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Found:
+class PenaltySearch:
     """What the inner fits of F folds x J parts x P penalties found."""
 
+    penalties: Tensor  # (P,)
     log_loss: Tensor  # (F, P), mean over the parts
     accuracy: Tensor  # (F, P)
     contender: Tensor  # (F, P) bool
+    look: LogisticFit  # of everything, roughly; by fold, then part, then penalty
     closer: LogisticFit  # of the contenders, by fold, then part, then penalty
     iterations: Tensor  # (F, J, P)
     converged: Tensor  # (F, J, P)
+
+    @property
+    def winners(self) -> Tensor:
+        """(F,) the best contender of each fold."""
+        return self.log_loss.masked_fill(~self.contender, torch.inf).argmin(1)
+
+    @property
+    def mean_log_loss(self) -> Tensor:
+        """(P,) mean over the folds, infinite where no fold has a contender."""
+        return self.log_loss.mean(0).masked_fill(~self.contender.any(0), torch.inf)
 
     def heads_of(self, winners: Tensor) -> Start:
         """Coefficients and intercepts of one contender (F,) a fold, means over its parts."""
@@ -262,34 +269,48 @@ class _Found:
         return self.closer.coef[at].mean(1), self.closer.intercept[at].mean(1)
 
 
-def _search(
+def search_penalties(
     features: RotatedFeatures,
     labels: Tensor,
-    weights: Tensor,
-    chooses: Tensor,
+    train_weights: Tensor,
+    inner_held_out: Tensor | InnerRows,
     penalties: Tensor,
     num_classes: int,
     *,
     tolerances: tuple[float, float],
-) -> _Found:
+    start: Start | None = None,
+) -> PenaltySearch:
     """A rough look at everything, then a closer one at each fold's contenders.
 
     Args:
         features: (N, D), rotated.
-        labels: (N,).
-        weights: (F, J, N), of the training part less what is held out.
-        chooses: (F, J, N) bool.
+        labels: as in `fit_with_chosen_penalty`, and so the next four.
+        train_weights: (F, N).
+        inner_held_out: (F, N) or (F, J, N).
         penalties: (P,).
         num_classes: C.
         tolerances: of the two looks.
+        start: where the first begins, as `PenaltySearch.look` lies; None at zero.
+
+    Raises:
+        ValueError: a fold without inner rows, or with one outside its training part.
     """
+    inner = InnerRows.of(inner_held_out).in_parts()
+    _check_inner(train_weights, inner.chooses)
+    weights, chooses = train_weights[:, None] * ~inner.left_out, inner.chooses  # (F, J, N)
+    penalties = penalties.to(features.raw.device)
     shape = (*chooses.shape[:2], len(penalties))
     rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
     of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
     candidates = penalties.repeat(len(rows))
     data = (features, labels)
     look = fit_scaled_logistic(
-        *data, SharedWeights(rows=rows, of=of), candidates, num_classes, tolerance=tolerances[0]
+        *data,
+        SharedWeights(rows=rows, of=of),
+        candidates,
+        num_classes,
+        tolerance=tolerances[0],
+        start=start,
     )
     log_loss, accuracy = _score_inner(features.raw, labels, look, parts, of)
     contender = _contenders(log_loss.view(shape).mean(1))
@@ -306,10 +327,12 @@ def _search(
     iterations, converged = look.iterations, look.converged
     iterations[close] += closer.iterations
     converged[close] = closer.converged
-    return _Found(
+    return PenaltySearch(
+        penalties=penalties,
         log_loss=log_loss.view(shape).mean(1),
         accuracy=accuracy.view(shape).mean(1),
         contender=contender,
+        look=look,
         closer=closer,
         iterations=iterations.view(shape),
         converged=converged.view(shape),

@@ -171,7 +171,7 @@ def model(run: StoredRun) -> str:
     return (
         f"{backbone['name']} ({backbone.get('architecture', '')}, "
         f"{backbone.get('num_parameters', 0):,} parameters, "
-        f"{backbone.get('num_features', 0):,} features){run.blocks}, a {head} head of "
+        f"{run.num_features:,} features){run.blocks}{run.layers}, a {head} head of "
         f"{len(run.class_names)} classes."
     )
 

@@ -84,7 +84,7 @@ def selection_together(run: StoredRun) -> tuple[str, str]:
     """L1.3."""
     chosen = [
         name
-        for name in ("penalty", "epochs", "strategy")
+        for name in ("layers", "penalty", "epochs", "strategy")
         if name in (run.record.get("choice") or {})
     ]
     what = f"The final {listed(chosen)}" if chosen else "Every setting of the fit"

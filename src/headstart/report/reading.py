@@ -72,7 +72,8 @@ class StoredRun:
         strategy = self.settings.get("strategy") or "probe"
         if strategy != "probe":
             return f"{backbone}{self.blocks}, fine-tuned ({strategy})"
-        return f"{backbone} + {choice.get('head') or self.settings.get('head', 'logistic')}"
+        head = choice.get("head") or self.settings.get("head", "logistic")
+        return f"{backbone}{self.layers} + {head}"
 
     @property
     def blocks(self) -> str:
@@ -82,6 +83,26 @@ class StoredRun:
         if stored.get("pool", "own") != "own":
             words.append(f"pool {stored['pool']}")
         return f" with {' and '.join(words)}" if words else ""
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Stages whose features the head takes; empty for the network's own."""
+        chosen = (self.record.get("choice") or {}).get("layers")
+        return chosen.split(",") if chosen else list(self.record["backbone"].get("layers") or [])
+
+    @property
+    def layers(self) -> str:
+        """The same for people, as in ' (stage3,head)'."""
+        return f" ({','.join(self.layer_names)})" if self.layer_names else ""
+
+    @property
+    def num_features(self) -> int:
+        """D, the features that the head takes."""
+        backbone = self.record["backbone"]
+        widths = backbone.get("layers") or {}
+        if self.layer_names:
+            return sum(int(widths[name]) for name in self.layer_names)
+        return int(backbone.get("num_features", 0))
 
     @property
     def settings(self) -> dict[str, Any]:

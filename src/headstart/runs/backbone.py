@@ -9,11 +9,11 @@ from headstart.runtime import Execution
 
 
 def build_backbone(settings: RunSettings) -> Network:
-    """Backbone, weights, size and head blocks as the settings say.
+    """Backbone, weights, size, head blocks and layers as the settings say.
 
     Raises:
         WeightsError: the weights are not at hand or do not fit.
-        UsageError: an image size or blocks that the network cannot take.
+        UsageError: an image size, blocks or layers that the network cannot take.
     """
     return build_network(
         find_backbone(settings.model),
@@ -21,6 +21,7 @@ def build_backbone(settings: RunSettings) -> Network:
         image_size=settings.image_size,
         seed=settings.seed,
         blocks=HeadBlocks.parse(settings.head_blocks, settings.pool),
+        layers=settings.layers,
     )
 
 

@@ -162,7 +162,7 @@ def fit_confidence(
     features: Floats,
     aside: Aside | None = None,
     *,
-    same_network: bool,
+    frozen: bool,
 ) -> tuple[Confidence, dict[str, Any]]:
     """Everything beside the temperature, and what the record says of it before the test.
 
@@ -173,12 +173,12 @@ def fit_confidence(
         features: (M, D) of the images learnt from, by the final network, means over the views that
             an answer averages.
         aside: the calibration part; None where out-of-fold answers set the thresholds.
-        same_network: whether that network has not learnt from those images.
+        frozen: whether that network has not learnt from those images.
     """
     rule, sets_about = fit_sets(task, probabilities, aside)
     model, threshold, outliers_about = fit_outliers(task, features, aside)
     kept_aside = aside is not None and len(aside.labels) >= FEWEST_ACCEPTED
-    if model is not None and not same_network and not kept_aside:
+    if model is not None and not frozen and not kept_aside:
         outliers_about["note"] += (
             "; the network has learnt from the images that the threshold comes from, so more new "
             "ones than stated may be called unknown"

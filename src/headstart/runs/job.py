@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from headstart.audit import write_images
-from headstart.backbones import Network
+from headstart.backbones import AUTO, Network
 from headstart.backbones.layers import layers_table, totals
 from headstart.bundle import save_bundle
 from headstart.bundle.classifier import MODEL_FOLDER, answer
@@ -48,8 +48,8 @@ from headstart.runs.decision_settings import check_sets, parse_prevalences, rule
 from headstart.runs.evaluation import evaluate_folds, evaluate_test
 from headstart.runs.far import far_scores, judge_far, load_far
 from headstart.runs.folder import FINISHED, is_finished, owned_run
+from headstart.runs.layers import logistic_fitting
 from headstart.runs.learning_curve import learning_curve
-from headstart.runs.logistic import LogisticFitting
 from headstart.runs.mlp_search import mlp_fitting
 from headstart.runs.parts import group_codes, read_table, split_table, units_of
 from headstart.runs.profile import write_profile
@@ -64,7 +64,7 @@ from headstart.runs.record import (
     leaks_of,
     now,
 )
-from headstart.runs.settings import RunSettings
+from headstart.runs.settings import PROBE, RunSettings
 from headstart.runs.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task, mean_over_views
 from headstart.runs.views import (
@@ -80,7 +80,7 @@ from headstart.runtime import choose_execution, seed_everything
 NAMED_FILES = 5
 COORDINATE_BYTES = 4  # a feature of the largest array of a run
 HEAD_FITTINGS: dict[str, Callable[[Task], Fitting]] = {
-    "logistic": LogisticFitting,
+    "logistic": logistic_fitting,
     "mlp": mlp_fitting,
 }
 
@@ -170,6 +170,10 @@ class Job:
         note(f"Backbone   {network.spec.name}, weights {network.weights.describe()}")
         if network.blocks:
             note(f"Blocks     {network.blocks.describe()}, {network.num_features:,} features")
+        if network.layers:
+            which = "as many of the last as the folds choose: " * (self.settings.layers == AUTO)
+            named = ", ".join(f"{name} ({width})" for name, width in network.layers.items())
+            note(f"Layers     {which}{named} features")
         boxes = f"cut out by box, margin {self.settings.crop_margin:g}; "
         policy = f"{boxes if table.boxes is not None else ''}{network.preprocessing.describe()}"
         note(f"Pictures   {policy}")
@@ -295,7 +299,7 @@ class Job:
 
     def choose_fitting(self) -> Fitting:
         """The head on frozen features, or fine-tuning."""
-        if self.settings.strategy == "probe":
+        if self.settings.strategy == PROBE:
             frozen = f"{layers_table(self.network)}\n\n{totals(self.network, 0)}\n"
             write_text(self.folder / outputs.SUMMARY, frozen)
             return HEAD_FITTINGS[self.settings.head](self.task)
@@ -372,7 +376,7 @@ class Job:
                 self.out_of_fold,
                 mean_over_views(fitting.features(model, task.split.train)),
                 self.answers_aside(fitting, model),
-                same_network=model.network is self.network,
+                frozen=self.settings.strategy == PROBE or model.network is self.network,
             )
             if self.settings.positive is not None:
                 decision, about["decision"] = choose_decision(

@@ -19,7 +19,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.heads import fit_scaled_logistic
 from headstart.records import Integers
 from headstart.runs.logistic import LogisticFitting
 from headstart.runs.parts import group_codes
@@ -124,21 +123,15 @@ def score_shares(task: Task, fitting: LogisticFitting, shares: Shares) -> npt.ND
     coef, intercept = fit.coef[None], fit.intercept[None]
     if num_shares > 1:
         stronger = torch.tensor([1 / f for f in shares.fractions[:-1]], dtype=torch.float64)
-        found = fit_scaled_logistic(
-            fitting.rotated,
-            task.fit_labels,
+        more = fitting.refit(  # each fold's own whole fit is no more than a start
+            torch.arange(num_folds).repeat(num_shares - 1),
             task.weighted(torch.from_numpy(parts).float()),
             (stronger[:, None] * fit.penalty[None]).flatten(),
-            task.num_classes,
-            tolerance=TOLERANCE,
-            start=(  # each fold's own whole fit: nothing it scores is in that
-                fit.coef.repeat(num_shares - 1, 1, 1),
-                fit.intercept.repeat(num_shares - 1, 1),
-            ),
+            TOLERANCE,
         )
         shape = (num_shares - 1, num_folds)
-        coef = torch.cat([found.coef.view(*shape, *fit.coef.shape[1:]), coef])
-        intercept = torch.cat([found.intercept.view(*shape, -1), intercept])
+        coef = torch.cat([more[0].view(*shape, *fit.coef.shape[1:]), coef])
+        intercept = torch.cat([more[1].view(*shape, -1), intercept])
     correct = np.zeros((num_shares, count), dtype=bool)
     for s, k in np.ndindex(num_shares, num_folds):
         scored = task.split.fold == k

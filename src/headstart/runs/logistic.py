@@ -22,7 +22,7 @@ from headstart.heads import (
 )
 from headstart.plots import penalty_figure
 from headstart.records import Integers
-from headstart.runs.checkpoints import load_state, save_state
+from headstart.runs.checkpoints import State, load_state, save_state
 from headstart.runs.task import FittedModel, FoldsOutcome, Task, out_of_fold
 
 CHECKPOINT = "folds.bin"
@@ -52,8 +52,7 @@ class LogisticFitting:
         """The training features in the coordinates of the fits, found once a run."""
         if self._rotated is None:
             features = torch.from_numpy(self.task.fit_features)
-            into = new_array((len(features), min(features.shape) + 1), np.float32)
-            self._rotated = rotate_features(features, into=torch.from_numpy(into))
+            self._rotated = coordinates(features)
         return self._rotated
 
     def fit_folds(self) -> FoldsOutcome:
@@ -82,13 +81,34 @@ class LogisticFitting:
             penalty_path(task.settings.num_penalties),
             task.num_classes,
         )
-        tensors = {
-            field.name: getattr(fit, field.name)
-            for field in fields(ChosenFit)
-            if field.name != FINAL_PENALTY
-        }
-        save_state(task.folder, CHECKPOINT, tensors, {FINAL_PENALTY: fit.final_penalty})
+        save_state(task.folder, CHECKPOINT, *stored(fit))
         return fit
+
+    def refit(
+        self, folds: torch.Tensor, weights: torch.Tensor, penalties: torch.Tensor, tolerance: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """More heads, each like that of a fold, where it begins; after `fit_folds`.
+
+        Args:
+            folds: (K,) whose.
+            weights: (K, R) what each row weighs.
+            penalties: (K,).
+            tolerance: as in `fit_scaled_logistic`.
+
+        Returns:
+            (K, C, D) coefficients and (K, C) intercepts.
+        """
+        assert self.fit is not None
+        found = fit_scaled_logistic(
+            self.rotated,
+            self.task.fit_labels,
+            weights,
+            penalties,
+            self.task.num_classes,
+            tolerance=tolerance,
+            start=(self.fit.coef[folds], self.fit.intercept[folds]),
+        )
+        return found.coef, found.intercept
 
     def curves(self, title: str) -> Figure:
         """The inner log loss along the penalties."""
@@ -102,27 +122,55 @@ class LogisticFitting:
 
     def fit_final(self) -> FittedModel:
         """One head on all training images, with the penalty the folds agreed on."""
-        fit, task = self.fit, self.task
-        assert fit is not None
-        final = fit_scaled_logistic(
-            self.rotated,
-            task.fit_labels,
-            task.final_weights(),
-            torch.tensor([fit.final_penalty], dtype=torch.float64),
-            task.num_classes,
-            start=(fit.coef.mean(0, keepdim=True), fit.intercept.mean(0, keepdim=True)),
-        )
-        if not bool(final.converged.all()):
-            task.progress.note(
-                "The final head stopped before its gradient was small "
-                f"({float(final.gradient_norm[0]):.1e}); its figures are still honest."
-            )
-        head = FittedHead.linear(final.coef[0], final.intercept[0], penalty=fit.final_penalty)
-        return FittedModel(network=task.extractor.network, head=head)
+        assert self.fit is not None
+        head = final_head(self.task, self.rotated, self.fit)
+        return FittedModel(network=self.task.extractor.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
         """(n, A, D) features of some rows of the table; the network is the frozen one."""
         return self.task.answering(rows)
+
+
+def final_head(task: Task, rotated: RotatedFeatures, fit: ChosenFit) -> FittedHead:
+    """A head on all training images, beginning at the mean of the folds' heads.
+
+    Args:
+        task: the run.
+        rotated: the features that it takes, or the last columns of them.
+        fit: the folds.
+    """
+    columns = rotated.raw.shape[1]
+    start = fit.coef[..., -columns:].mean(0, keepdim=True), fit.intercept.mean(0, keepdim=True)
+    final = fit_scaled_logistic(
+        rotated,
+        task.fit_labels,
+        task.final_weights(),
+        torch.tensor([fit.final_penalty], dtype=torch.float64),
+        task.num_classes,
+        start=start,
+    )
+    if not bool(final.converged.all()):
+        task.progress.note(
+            "The final head stopped before its gradient was small "
+            f"({float(final.gradient_norm[0]):.1e}); its figures are still honest."
+        )
+    return FittedHead.linear(final.coef[0], final.intercept[0], penalty=fit.final_penalty)
+
+
+def coordinates(features: torch.Tensor) -> RotatedFeatures:
+    """Features (N, D) in the coordinates of fits, in a file where they are large."""
+    into = new_array((len(features), min(features.shape) + 1), np.float32)
+    return rotate_features(features, into=torch.from_numpy(into))
+
+
+def stored(fit: ChosenFit) -> tuple[State, dict[str, object]]:
+    """The fit as tensors and what is none."""
+    tensors = {
+        field.name: getattr(fit, field.name)
+        for field in fields(ChosenFit)
+        if field.name != FINAL_PENALTY
+    }
+    return tensors, {FINAL_PENALTY: fit.final_penalty}
 
 
 def load_fit(task: Task) -> ChosenFit | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from headstart.backbones import AUTO
 from headstart.data.views import WHOLE, View
 from headstart.features import FeatureStore, store_path
 from headstart.features.passes import READ_ROWS, identity, store_keys
@@ -117,9 +118,10 @@ def describe_fits(settings: RunSettings, num_folds: int) -> str:
     """What the folds and the final fit consist of."""
     if settings.head == "logistic" and settings.strategy == "probe":
         within = f" x {settings.inner_folds} inner folds" if settings.inner_folds > 1 else ""
+        layers = " x layers" if settings.layers == AUTO else ""
         return (
-            f"{num_folds} folds{within} x {settings.num_penalties} penalties at once, each fold's "
-            "best, the final head"
+            f"{num_folds} folds{within} x {settings.num_penalties} penalties{layers} at once, each "
+            "fold's best, the final head"
         )
     if settings.strategy != "probe":
         return f"{num_folds} folds of {settings.strategy} fine-tuning, then once on everything"

@@ -248,6 +248,7 @@ def describe_network(network: Network) -> dict[str, Any]:
         "architecture": network.spec.architecture,
         "num_features": network.num_features,
         "head_blocks": asdict(network.blocks),
+        "layers": dict(network.layers),
         "num_parameters": network.num_parameters,
         "code_licence": network.spec.code_licence,
         "weights": asdict(network.weights),

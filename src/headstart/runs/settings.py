@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.backbones import WEIGHT_CHOICES
+from headstart.backbones import AUTO, WEIGHT_CHOICES, check_layers
 from headstart.data import DATASETS
 from headstart.data.views import check_tta, parse_views
 from headstart.errors import UsageError
@@ -30,7 +30,7 @@ NAMES = {
     "ood_data": DATASETS.names(),
 }  # fmt: skip
 # Settings that are numbers with commas between; from Python a number or a sequence will do.
-LISTS = ("folds", "hidden", "dropout", "epochs", "threshold", "prevalence")
+LISTS = ("folds", "hidden", "dropout", "epochs", "threshold", "prevalence", "layers")
 AUDITS = ("auto", "full", "none")
 PROBE = "probe"
 CHOICES = ("class_weights", "device", "precision", "pass_engine", "sets")
@@ -38,7 +38,7 @@ STEP_SETTINGS = ("hidden", "dropout", "lr", "epochs", "batch_size")
 # Of these `tune` varies what is not given.
 TUNED = ("hidden", "dropout", "lr")
 # Settings that are of one head or strategy: with another one they start from its defaults.
-ONLY_PROBE = ("views", "tta")
+ONLY_PROBE = ("views", "tta", "layers")
 DEPENDENT = {
     "head": ("tune", *STEP_SETTINGS),
     "strategy": ("tune", *STEP_SETTINGS, *ONLY_TRAINING, *ONLY_PROBE),
@@ -79,6 +79,9 @@ class RunSettings:
         views: of the images learnt from, which a head on frozen features is fitted on beside the
             whole pictures: 'flip', 'crops:4' or 'flip,crops:4'; None for none.
         tta: 'flip' averages every answer over the picture and its mirror image; None does not.
+        layers: stages whose features a head on a frozen network takes side by side: names as in
+            'stage3,head', a number counted from the last, 'auto' for as many as the inner rows of
+            each fold like best; None for the network's own features.
         folds: number of cross-validation folds, 'leave-one-group-out' or 'leave-one-source-out'.
         inner_folds: parts of a fold's training part that choose the penalty of a logistic head in
             turn, each held out from fits of its own; 1 holds one part out.
@@ -146,6 +149,7 @@ class RunSettings:
     class_weights: str = "none"
     views: str | None = None
     tta: str | None = None
+    layers: str | None = None
     folds: str = "5"
     inner_folds: int = 1
     num_penalties: int = 10
@@ -212,6 +216,8 @@ class RunSettings:
             object.__setattr__(self, name, getattr(self, name).casefold())
         parse_views(self.views, self.seed)
         object.__setattr__(self, "tta", check_tta(self.tta))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", check_layers(self.layers))
         check_training(self)
         check_decision_settings(self)
 
@@ -269,9 +275,14 @@ def check_training(settings: RunSettings) -> None:
                 f"`head` must be left out when fine-tuning, got '{settings.head}'. Layers of a new "
                 "head are named by --hidden."
             )
-        refuse_views(settings)
+        refuse_only_probe(settings)
         train_settings(settings)
         return
+    if settings.layers == AUTO and settings.head != "logistic":
+        raise UsageError(
+            f"`layers` can be 'auto' for a logistic head alone, got the head '{settings.head}'. "
+            "Give --layers a number or names, or take --head logistic."
+        )
     unused: tuple[str, ...] = ONLY_TRAINING
     why = "the strategy 'probe', which keeps the backbone frozen. Choose another --strategy"
     if settings.head == "mlp":
@@ -285,18 +296,19 @@ def check_training(settings: RunSettings) -> None:
         raise UsageError(f"`{given[0]}` means nothing to {why}, or leave --{flag} out.")
 
 
-def refuse_views(settings: RunSettings) -> None:
-    """Refuse views of frozen features where the network learns.
+def refuse_only_probe(settings: RunSettings) -> None:
+    """Refuse what is of frozen features where the network learns.
 
     Raises:
-        UsageError: one was asked for.
+        UsageError: such a thing was asked for.
     """
     for name in ONLY_PROBE:
         if getattr(settings, name) is not None:
+            pictures = "" if name == "layers" else "; fine-tuning changes its pictures by --augment"
             raise UsageError(
                 f"`{name}` is of the strategy 'probe', whose features stay, got "
-                f"'{getattr(settings, name)}' with '{settings.strategy}'. Leave --{name} out; "
-                "fine-tuning changes its pictures by --augment."
+                f"'{getattr(settings, name)}' with '{settings.strategy}'. Leave --{name} out"
+                f"{pictures}."
             )
 
 

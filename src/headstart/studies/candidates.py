@@ -44,7 +44,7 @@ class CandidateRun:
     def network_key(self) -> tuple[str | int, ...]:
         """What decides how long a pass takes; alike for all strategies of a backbone."""
         chosen = self.settings
-        words = [chosen.head_blocks, chosen.pool, chosen.views, chosen.tta]
+        words = [getattr(chosen, name) for name in ("head_blocks", "pool", *ONLY_PROBE)]
         size = chosen.image_size or 0
         return chosen.model, chosen.weights, size, *(word or "" for word in words)
 

@@ -100,8 +100,9 @@ class LockingJob(Job):
             device=execution.device,
             expect_digest=self.run_file.record["choice"]["model_digest"],
         )
-        probe = self.settings.strategy == PROBE
-        network: Network = self.network if probe else classifier.network
+        network: Network = classifier.network
+        if network.digest == self.network.digest:
+            network = self.network
         return FittedModel(network=network, head=classifier.head)
 
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:
