@@ -230,11 +230,11 @@ def test_what_has_no_spread_or_does_not_fit_is_named():
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("num_images", [1, 2])
 def test_classes_of_one_image_again_and_again_are_refused(width, dtype, num_images):
-    """All alike, or alike within a class, up to the rounding of the sums and of their differences."""
+    """All alike, or alike within a class, up to the rounding of sums and differences."""
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     points = np.random.default_rng(0).normal(size=(num_images, width)).astype(dtype)
     for features in (points[labels % num_images], np.zeros((40, width), dtype)):
-        with pytest.raises(DataError, match="40 images .* all alike within their class"):
+        with pytest.raises(DataError, match=r"40 images .* all alike within their class"):
             fit_mahalanobis(features, labels)
         with pytest.raises(DataError, match="all alike within their class"):
             cross_fit_scores(features, labels, folds)
@@ -244,7 +244,7 @@ def test_a_fold_without_which_all_are_alike_is_refused():
     labels, folds = np.arange(40) % 2, np.arange(40) // 2 % 4
     features = np.ones((40, 6))
     features[folds == 0] = np.random.default_rng(0).normal(size=(10, 6))
-    with pytest.raises(DataError, match="30 images .* all alike within their class"):
+    with pytest.raises(DataError, match=r"30 images .* all alike within their class"):
         cross_fit_scores(features, labels, folds)
 
 
