@@ -99,7 +99,7 @@ def quantise(
     onnx.helper.set_model_props(model, {entry.key: entry.value for entry in stored})
     onnx.save(model, str(folder / INT8_FILE))
     return {
-        "method": "static, QDQ, 8-bit weights a channel, 8-bit activations by minimum and maximum",
+        "method": "static, QDQ, 7-bit weights a channel, 8-bit activations by minimum and maximum",
         "quantised": QUANTISED,
         "num_calibrating": data.num_images,
     }
@@ -124,6 +124,8 @@ def run_quietly(source: Path, simple: Path, target: Path, data: Calibration) -> 
             nodes_to_exclude=nodes_after_features(simple),
             per_channel=True,
             weight_type=tools.QuantType.QInt8,
+            # Seven bits: without VNNI pairs of products are added in 16 bits, which saturate.
+            reduce_range=True,
             activation_type=tools.QuantType.QUInt8,
             calibrate_method=tools.CalibrationMethod.MinMax,
         )
