@@ -194,6 +194,18 @@ def total_seconds(times: Mapping[str, Any]) -> float:
     return sum(value for name, value in phases(times).items() if name not in INNER_PHASES)
 
 
+def option_words(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as a command line takes them: '--seed', '3', '--no-strict'."""
+    words: list[str] = []
+    for name, value in settings.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        else:
+            words += [flag, str(value)]
+    return words
+
+
 def shell_words(command: Sequence[Any]) -> str:
     """The command as it can be pasted into a shell."""
     import shlex

@@ -12,7 +12,7 @@ from typing import Any
 
 from headstart.errors import UsageError
 from headstart.files import read_json
-from headstart.report.facts import shell_words
+from headstart.report.facts import option_words, shell_words
 from headstart.report.study import accuracy_over_time, p_text, points_text
 from headstart.report.wording import counted, estimate, listed
 from headstart.studies.quick.scoring import STORED
@@ -129,12 +129,7 @@ def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     words += ["--model", ",".join(asked["models"])]
     if asked.get("max_images") is not None:
         words += ["--max-images", str(asked["max_images"])]
-    for name, value in settings.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, str(value)]
+    words += option_words(settings)
     engine = record.get("engine") or {}
     pairs = [
         ("Command", shell_words([*words, "--out", "NEW"])),

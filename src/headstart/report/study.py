@@ -14,7 +14,7 @@ from typing import Any
 from headstart.errors import UsageError
 from headstart.report.charts import Axis, Line, Point, line_chart, padded
 from headstart.report.curves import Chart
-from headstart.report.facts import shell_words
+from headstart.report.facts import option_words, shell_words
 from headstart.report.wording import counted, estimate, interval_text, listed, value_text
 from headstart.studies.comparing import RECORD, RUNNING, read_record
 
@@ -329,12 +329,7 @@ def facts(stored: StoredComparison) -> list[tuple[str, str]]:
     settings = {k: v for k, v in asked["settings"].items() if k != "data"}
     words = ["headstart", "compare", "--data", str(asked["settings"]["data"])]
     words += ["--model", ",".join(asked["models"]), "--strategy", ",".join(asked["strategies"])]
-    for name, value in settings.items():
-        flag = f"--{name.replace('_', '-')}"
-        if isinstance(value, bool):
-            words.append(flag if value else f"--no-{flag[2:]}")
-        else:
-            words += [flag, str(value)]
+    words += option_words(settings)
     for name, values in asked["vary"].items():
         words += ["--vary", f"{name}={','.join(str(v) for v in values)}"]
     words += ["--repeats", str(asked["repeats"]), "--fast", asked["fast"], "--out", "NEW"]
