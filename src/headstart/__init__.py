@@ -29,6 +29,8 @@ torchvision_remedy.install()
 # once wake too late. A short spin is as quick as a long one alone and keeps its pace in company.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+# Read by cuBLAS at its first call; without it a product's sum may take another order every time.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 def __getattr__(name: str) -> Any:

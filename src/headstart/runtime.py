@@ -4,6 +4,9 @@ Rule: a CUDA device computes in bfloat16 where it has it, else float32; Apple's 
 CPU in bfloat16 where the processor multiplies it natively (AVX512-BF16 or AMX), because that is
 two to four times float32 there and many times slower elsewhere. Activations lie channels-last on
 CUDA and CPU: in float32, too, that is 1.1 to 1.5 times as fast on a CPU (docs/benchmarks.md).
+
+float32 means float32: cuDNN's convolutions would use TF32 by default, which keeps 10 bits of the
+fraction where float32 has 23. A process that computes on a GPU switches that off.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ from __future__ import annotations
 import os
 import platform
 import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from headstart.errors import UsageError
+from headstart.errors import GpuError, UsageError
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -48,13 +54,20 @@ class Execution:
     def key(self) -> str:
         """What of this choice can change the figures; part of every cache key."""
         layout = "nhwc" if self.channels_last else "nchw"
-        return f"torch{torch.__version__}-{self.device}-{self.precision}-{layout}"
+        exact = "-ieee" if self.without_tf32 else ""
+        return f"torch{torch.__version__}-{self.device}-{self.precision}{exact}-{layout}"
+
+    @property
+    def without_tf32(self) -> bool:
+        """Whether float32 might be computed in TF32 here, and is not."""
+        return self.device == "cuda" and self.precision == "float32"
 
     def describe(self) -> str:
         """One line for people."""
         layout = "channels-last" if self.channels_last else "channels-first"
         threads = f", {self.threads} threads" if self.device == "cpu" else ""
-        return f"{self.device} in {self.precision}, {layout}{threads} ({self.reason})"
+        exact = " without TF32" if self.without_tf32 else ""
+        return f"{self.device} in {self.precision}{exact}, {layout}{threads} ({self.reason})"
 
 
 def cpu_multiplies_bfloat16() -> bool:
@@ -74,6 +87,7 @@ def choose_execution(device: str = "auto", precision: str = "auto") -> Execution
 
     Raises:
         UsageError: the device is not there, or the precision is unknown.
+        GpuError: there is a GPU that cannot compute.
     """
     if precision not in PRECISIONS:
         raise UsageError(
@@ -87,6 +101,8 @@ def choose_execution(device: str = "auto", precision: str = "auto") -> Execution
             f"`device` must be one of {', '.join(['auto', *present])} on this machine, "
             f"got '{device}'. Leave --device out to choose by itself."
         )
+    if device == "cuda":
+        prepare_gpu()
     best, reason = best_precision(device)
     if precision != "auto":
         best, reason = precision, "asked for"
@@ -97,6 +113,84 @@ def choose_execution(device: str = "auto", precision: str = "auto") -> Execution
         threads=torch.get_num_threads(),
         reason=reason,
     )
+
+
+def prepare_gpu() -> None:
+    """Switch TF32 off, and compute one number, which finds a GPU that cannot.
+
+    Raises:
+        GpuError: it is too old for this torch, in use by others alone, or its memory is full.
+    """
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        torch.ones(1, device="cuda").add(1).item()
+    except RuntimeError as error:
+        raise gpu_problem(error) or GpuError(
+            f"The GPU must be able to compute, got '{first_line(error)}'. "
+            "Free it or mend its driver, or take --device cpu."
+        ) from error
+
+
+def gpu_problem(error: Exception) -> GpuError | None:
+    """What a user can do about an error of torch on a GPU; None for any other error."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return GpuError(
+            f"The GPU's memory is full ({first_line(error)}). Lower --batch-size or --image-size, "
+            "take a smaller --model, end other programs on the GPU, or take --device cpu."
+        )
+    if "no kernel image is available" in str(error):
+        return GpuError(
+            f"The GPU must be one that this torch was built for ({torch.__version__}: "
+            f"{' '.join(torch.cuda.get_arch_list())}), got {torch.cuda.get_device_name()}. "
+            "Install a torch built for it, or take --device cpu."
+        )
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """The first sentence of an error, for torch goes on with advice of its own."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0].rstrip(".")
+
+
+@contextmanager
+def repeatable(execution: Execution) -> Iterator[None]:
+    """Let the same training give the same bits while the block runs.
+
+    torch's generators are afterwards as they were. On a GPU every kernel that has a repeatable
+    form takes it; the others, such as the gradient of a maximum over overlapping windows, still
+    run. Nothing else is repeatable there than the same training on the same kind of GPU.
+    """
+    if execution.device != "cuda":
+        with torch.random.fork_rng(devices=[]):
+            yield
+        return
+    with (
+        torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+        torch.backends.cudnn.flags(  # its own defaults switch cuDNN off and TF32 on
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        ),
+        deterministic_algorithms(),
+    ):
+        yield
+
+
+@contextmanager
+def deterministic_algorithms() -> Iterator[None]:
+    """torch's own switch, without its warnings of kernels that have no repeatable form."""
+    asked = torch.are_deterministic_algorithms_enabled()
+    warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # for finding defects only
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*[dD]eterministic")
+            yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = filled
+        torch.use_deterministic_algorithms(asked, warn_only=warned)
 
 
 def available_devices() -> list[str]:

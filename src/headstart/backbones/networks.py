@@ -96,7 +96,7 @@ def build_network(
         weights, default=spec.default_weights, architecture=spec.architecture
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         architecture = make_architecture(spec, image_size)
     record = WeightsRecord(source="none", origin="", licence="none: random weights")
     if source != "none":
@@ -136,7 +136,7 @@ def with_blocks(
     if not blocks:
         return module
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return BlockedNetwork(module, spec, blocks, size)
 
 

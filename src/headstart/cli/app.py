@@ -110,12 +110,23 @@ def main() -> NoReturn:
     except Exception as error:
         if os.environ.get(DEBUG_VARIABLE):
             raise
+        fail_on_gpu(error)
         fail(
             f"A defect in Headstart: {type(error).__name__}: {error}. Please report it; "
             f"{DEBUG_VARIABLE}=1 shows where it happened.",
             1,
         )
     sys.exit(0)
+
+
+def fail_on_gpu(error: Exception) -> None:
+    """Leave with a sentence where the error is torch's on a GPU."""
+    if "torch" in sys.modules:
+        from headstart.runtime import gpu_problem
+
+        told = gpu_problem(error)
+        if told is not None:
+            fail(str(told), told.exit_code)
 
 
 def fail(message: str, exit_code: int) -> NoReturn:

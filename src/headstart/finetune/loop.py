@@ -23,16 +23,15 @@ from headstart.finetune.profiling import CHECKPOINT, REST
 from headstart.finetune.schedules import Plateau
 from headstart.finetune.state import FitState, Task
 from headstart.finetune.training import Keep, PhaseModule, keep_best
+from headstart.runtime import repeatable
 
 
 def run_phases(task: Task, state: FitState, keep: Keep) -> None:
     """Everything that is left to do, from `state` on; afterwards the best weights are in place."""
     epochs = sum(task.stop_after(i) for i in range(len(task.plan.phases))) - sum(state.epochs)
     title = f"Fine-tuning, fold {task.fold}" if task.fold else "Fine-tuning"
-    devices = list(range(torch.cuda.device_count())) if task.execution.device == "cuda" else []
     with (
-        torch.random.fork_rng(devices=devices),
-        torch.backends.cudnn.flags(deterministic=True, benchmark=False),
+        repeatable(task.execution),
         task.progress.phase(title, epochs * len(task.data.train_rows)) as advance,
         quiet_lightning(),
         task.stopwatch.span(REST),

@@ -24,7 +24,7 @@ from headstart.finetune.schedules import BASE_RATE
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.state import FitState
 from headstart.progress import Progress
-from headstart.runtime import Execution
+from headstart.runtime import Execution, repeatable
 
 SMOOTHING = 0.8
 DIVERGED = 4.0  # times the lowest loss, where that is above the loss of guessing
@@ -78,8 +78,7 @@ def find_rate(
     plain = replace(settings, cache="off", accumulate=1, compile=False)
     task = make_task(network, data, plain, start_head, execution=execution, progress=Progress())
     state = FitState(phase=len(task.plan.phases) - 1, epochs=[0] * len(task.plan.phases))
-    devices = list(range(torch.cuda.device_count())) if execution.device == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with repeatable(execution):
         module = PhaseModule(task, state, lambda *_: None, lambda steps=1: None)
         optimizer = module.configure_optimizers()
         bases = [group[BASE_RATE] / settings.lr for group in optimizer.param_groups]

@@ -271,6 +271,17 @@ class PhaseModule(lightning.LightningModule):
         with self.span(BACKWARD):
             super().backward(loss, *args, **kwargs)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Shorten the gradients; in bfloat16 Lightning would refuse to for a fused optimizer."""
+        if gradient_clip_val:
+            learning = [p for group in optimizer.param_groups for p in group["params"]]
+            nn.utils.clip_grad_norm_(learning, gradient_clip_val)
+
     def on_train_epoch_end(self) -> None:
         """Score the inner part, choose, write a checkpoint, end the phase where it is time."""
         state, task = self.state, self.task
