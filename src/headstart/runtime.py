@@ -178,7 +178,7 @@ def repeatable(execution: Execution) -> Iterator[None]:
 
 @contextmanager
 def deterministic_algorithms() -> Iterator[None]:
-    """torch's own switch, without its warnings of kernels that have no repeatable form."""
+    """Torch's own switch, without its warnings of kernels that have no repeatable form."""
     asked = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     filled = torch.utils.deterministic.fill_uninitialized_memory

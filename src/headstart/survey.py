@@ -6,10 +6,13 @@ import os
 import shutil
 from pathlib import Path
 
+import torch
+
 from headstart.backbones.survey import survey_backbones
 from headstart.backbones.weights import WEIGHTS_VARIABLE
 from headstart.data import DATASETS
 from headstart.data.packed.downloads import find_file
+from headstart.errors import GpuError
 from headstart.features import cache_folder, describe_bytes, limit_bytes, list_cache
 from headstart.features.scratch import MEMORY_VARIABLE, memory_bytes
 from headstart.runs.record import versions
@@ -20,14 +23,17 @@ DATA_VARIABLE = "HEADSTART_DATA"
 
 def examine_installation() -> dict[str, dict[str, object]]:
     """Sections of named findings, readable as they stand."""
-    execution = choose_execution()
+    try:
+        device = choose_execution().describe()
+    except GpuError as error:
+        device = str(error)
     return {
         "Versions": dict(versions()),
         "Machine": {
             "machine": machine(),
             "memory": f"{describe_bytes(memory_bytes())} to reckon with ({MEMORY_VARIABLE})",
-            "device": execution.describe(),
-            "threads": execution.threads,
+            "device": device,
+            "threads": torch.get_num_threads(),
         },
         "Weights": weights_at_hand(),
         "Data": data_at_hand(),

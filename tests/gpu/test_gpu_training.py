@@ -64,8 +64,8 @@ def same(first, second):
     """Whether two fits ended with the same bits."""
     states = first.network.module.state_dict(), second.network.module.state_dict()
     weights = all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    heads = zip(first.head, second.head, strict=True)
-    return weights and all(torch.equal(a, b) for one, two in heads for a, b in zip(one, two))
+    heads = [[t for layer in fit.head for t in layer] for fit in (first, second)]
+    return weights and all(torch.equal(a, b) for a, b in zip(*heads, strict=True))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -145,7 +145,7 @@ def test_mixed_precision_keeps_the_weights_in_float32(network, data):
     precision = "bfloat16" if ON_GPU else "float32"
     execution = choose_execution(DEVICE, precision)
     fit = fit_network(network, data, quick(clip_norm=1.0), execution=execution)
-    floats = [p for p in fit.network.module.parameters()]
+    floats = list(fit.network.module.parameters())
     assert {p.dtype for p in floats} == {torch.float32}
     # 16-bit weights would have no bits below these.
     assert any(not torch.equal(p, p.bfloat16().float()) for p in floats)
