@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -181,15 +182,16 @@ def deterministic_algorithms() -> Iterator[None]:
     """Torch's own switch, without its warnings of kernels that have no repeatable form."""
     asked = torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = torch.utils.deterministic.fill_uninitialized_memory
+    torchs: Any = torch.utils.deterministic  # a module that is typed as none
+    filled = torchs.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # for finding defects only
+    torchs.fill_uninitialized_memory = False  # for finding defects only
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*[dD]eterministic")
             yield
     finally:
-        torch.utils.deterministic.fill_uninitialized_memory = filled
+        torchs.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(asked, warn_only=warned)
 
 
