@@ -23,6 +23,9 @@ Changes, joined by `+`. `base` is `mini` as it is:
     shallow       one block a stage: half of the operations
     narrow        widths 32, 64, 128, 256: little more than half of the operations
     broad         widths 32, 64, 160, 512: more features
+    lean          widths 24, 48, 160, 384
+    late          widths 24, 48, 128, 512
+    third         one block a stage, two in the third
     early         stride 4 in the stem: a quarter of the operations before stage 2
     smooth        labels smoothed by 0.1
     mixup         pairs mixed by Beta(0.2, 0.2) on half of the batches (Zhang et al., 2018)
@@ -224,6 +227,9 @@ CHANGES: dict[str, Callable[[Trial], Trial]] = {
     "shallow": lambda t: t.shaped(depths=(1, 1, 1, 1)),
     "narrow": lambda t: t.shaped(widths=(32, 64, 128, 256)),
     "broad": lambda t: t.shaped(widths=(32, 64, 160, 512)),
+    "lean": lambda t: t.shaped(widths=(24, 48, 160, 384)),
+    "late": lambda t: t.shaped(widths=(24, 48, 128, 512)),
+    "third": lambda t: t.shaped(depths=(1, 1, 2, 1)),
     "early": lambda t: t.shaped(stem_stride=4),
     "smooth": lambda t: replace(t, smoothing=0.1),
     "mixup": lambda t: t.varied(mixup_fraction=0.5),
