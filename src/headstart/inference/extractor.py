@@ -8,6 +8,9 @@ bounded window of batches keeps the memory flat. A batch smaller than `SMALLEST_
 up: below that some kernels take another order of summation, and a picture alone would get
 features that differ in the last bit from the same picture among others. In float32 that goes on
 up to 12 images with one thread (EfficientNetB0, MobileNetV3Small; not with two).
+
+A CUDA device is kept `LAG` batches ahead of what is handed out (`headstart.inference.launching`),
+so that it computes while the caller stores features and the next batch is stacked.
 """
 
 from __future__ import annotations
@@ -43,12 +46,15 @@ from headstart.inference.engines import (
     openvino_version,
 )
 from headstart.inference.folding import FloatBiasConvolution, fold_normalisations
-from headstart.inference.preprocessing import normalise
+from headstart.inference.launching import Fetch, Launched, launched, stack_pinned
+from headstart.inference.preprocessing import Normalisation
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.runtime import Execution, cpu_multiplies_bfloat16, usable_cores
 
 SMALLEST_BATCH = {"bfloat16": 8, "float32": 16}
 BATCHES_AHEAD = 3
+LAG = 2  # batches of a CUDA device in flight while an earlier one is handed out
+FOLDING_DEVICES = frozenset({"cpu"})  # see `folds`
 TASK_IMAGES, TASK_BYTES = 32, 16 << 20  # handed to a process at once
 FEW = 8
 HALF_MAX = float(np.finfo(np.float16).max)
@@ -124,7 +130,10 @@ class Extractor:
         preprocessing: how pictures are prepared.
         num_features: D.
         batch_size: images a forward pass.
+        lag: batches in flight while an earlier one is handed out.
     """
+
+    lag = 0
 
     def __init__(self, preprocessing: Preprocessing, num_features: int, batch_size: int) -> None:
         """Keep what the preparation of pictures needs."""
@@ -145,6 +154,11 @@ class Extractor:
             for start in range(0, max(len(squares), 1), self.batch_size)
         ]
         return np.concatenate(parts).reshape(*pixels.shape[:2], self.num_features)
+
+    def launch(self, pictures: Sequence[Bytes8]) -> Fetch:
+        """Begin with B pictures of (V, H, W, 3) uint8; what it returns gives (B, V, D) float16."""
+        values = self.forward_views(np.stack(pictures))
+        return lambda: values
 
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
@@ -244,27 +258,39 @@ class Extractor:
         workers = max(1, usable_cores())
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         waiting: Waiting = deque()
+        in_flight: deque[tuple[list[int], list[ImageFacts], Fetch]] = deque()
         upcoming = iter(batches)
         prepare = partial(self.prepare_views, source, views=views, isolated=isolated)
         each = TASK_IMAGES if isolated else 1
         try:
             for _ in range(BATCHES_AHEAD):
                 _submit(pool, prepare, upcoming, waiting, each)
-            while waiting:
-                batch, futures = waiting.popleft()
-                prepared = [one for future in futures for one in future.result()]
-                _submit(pool, prepare, upcoming, waiting, each)
-                yield batch, [facts for facts, _ in prepared], self._forward_good(prepared, views)
+            while waiting or in_flight:
+                if waiting:
+                    batch, futures = waiting.popleft()
+                    prepared = [one for future in futures for one in future.result()]
+                    _submit(pool, prepare, upcoming, waiting, each)
+                    facts = [found for found, _ in prepared]
+                    in_flight.append((batch, facts, self._launch_good(prepared, views)))
+                if not waiting or len(in_flight) > self.lag:
+                    batch, facts, fetch = in_flight.popleft()
+                    yield batch, facts, fetch()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _forward_good(self, prepared: Sequence[Prepared], views: Views) -> npt.NDArray[np.float16]:
+    def _launch_good(self, prepared: Sequence[Prepared], views: Views) -> Fetch:
+        """As `launch`, with zeros for the pictures that could not be decoded."""
         values = np.zeros((len(prepared), len(views), self.num_features), dtype=np.float16)
         good = [i for i, (_, pixels) in enumerate(prepared) if pixels is not None]
-        if good:
-            stacked = np.stack([pixels for _, pixels in prepared if pixels is not None])
-            values[good] = self.forward_views(stacked)
-        return values
+        if not good:
+            return lambda: values
+        fetch = self.launch([pixels for _, pixels in prepared if pixels is not None])
+
+        def filled() -> npt.NDArray[np.float16]:
+            values[good] = fetch()
+            return values
+
+        return filled
 
 
 class FeatureExtractor(Extractor):
@@ -292,6 +318,8 @@ class FeatureExtractor(Extractor):
         self.execution = execution
         self.engine = engine or PassEngine()
         size = network.preprocessing.size
+        self.normalisation = Normalisation(network.preprocessing, execution.device)
+        self.lag = LAG if execution.device == "cuda" else 0
         self.smallest_batch = SMALLEST_BATCH[execution.precision]
         self.module: Callable[[torch.Tensor], torch.Tensor]
         if self.engine.name == OPENVINO:
@@ -312,31 +340,58 @@ class FeatureExtractor(Extractor):
         name = {EAGER: "PyTorch", OPENVINO: "OpenVINO"}[self.engine.name]
         return f"{name}, {self.execution.describe()}"
 
-    @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
         """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
 
         Raises:
             WeightsError: a feature is not finite or does not fit 16 bits.
         """
+        return self._checked(self._launched(pixels))
+
+    def launch(self, pictures: Sequence[Bytes8]) -> Fetch:
+        """As of any extractor; on a CUDA device nothing is waited for.
+
+        Raises:
+            WeightsError: as of `forward`; on a CUDA device what is returned raises it.
+        """
+        if self.execution.device != "cuda":
+            return super().launch(pictures)
+        squares = stack_pinned(pictures)
+        parts = [self._launched(part) for part in squares.split(self.batch_size)]
+        shape = (len(pictures), -1, self.num_features)
+        return lambda: np.concatenate([self._checked(part) for part in parts]).reshape(shape)
+
+    @torch.inference_mode()
+    def _launched(self, pixels: torch.Tensor) -> Launched:
+        """Run the network on (B, H, W, 3) uint8 pixels; copies from pinned memory do not wait."""
         count = len(pixels)
+        pixels = pixels.to(self.execution.device, non_blocking=pixels.is_pinned())
         if count < self.smallest_batch:
             filling = pixels.new_zeros((self.smallest_batch - count, *pixels.shape[1:]))
             pixels = torch.cat([pixels, filling])
-        x = normalise(pixels.to(self.execution.device), self.network.preprocessing)
+        x = self.normalisation(pixels)
         if not self.execution.channels_last:
             x = x.contiguous()
         if self.engine.name == EAGER:
             x = x.to(self.execution.dtype)
-        values = self.module(x).float()[:count]
-        if not bool((values.abs() < HALF_MAX).all()):
+        return launched(self.module(x).float()[:count])
+
+    def _checked(self, batch: Launched) -> npt.NDArray[np.float16]:
+        """The features of a batch, when they are there.
+
+        Raises:
+            WeightsError: a feature is not finite or does not fit 16 bits.
+        """
+        batch.wait()
+        largest = float(batch.largest)
+        if not largest < HALF_MAX:  # neither is NaN
             exact = self.execution.dtype == torch.float32
             advice = "Check the weights" + ("." if exact else ", or use --precision float32.")
             raise WeightsError(
                 f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
-                f"{float(values.abs().max()):.3g}). {advice}"
+                f"{largest:.3g}). {advice}"
             )
-        half: npt.NDArray[np.float16] = values.half().cpu().numpy()
+        half: npt.NDArray[np.float16] = batch.half.numpy()
         return half
 
 
@@ -400,6 +455,11 @@ def place_module(module: nn.Module, execution: Execution, size: int = 0) -> nn.M
 
 
 def folds(execution: Execution) -> bool:
-    """Whether normalisations are folded: on a processor, at a precision that it computes in."""
-    native = execution.dtype == torch.float32 or cpu_multiplies_bfloat16()
-    return execution.device == "cpu" and native
+    """Whether normalisations are folded: on a processor, at a precision that it computes in.
+
+    Not on CUDA: there PyTorch adds a convolution's bias in a kernel of its own, which costs what
+    the normalisation costs (`benchmarks/gpu_pass.py` measures it).
+    """
+    if execution.device == "cpu" and execution.dtype != torch.float32:
+        return cpu_multiplies_bfloat16()
+    return execution.device in FOLDING_DEVICES
