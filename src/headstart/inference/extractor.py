@@ -15,20 +15,15 @@ so that it computes while the caller stores features and the next batch is stack
 
 from __future__ import annotations
 
-import copy
-import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from headstart.backbones import Network
 from headstart.data.boxes import Box
@@ -45,77 +40,19 @@ from headstart.inference.engines import (
     PassEngine,
     openvino_version,
 )
-from headstart.inference.folding import FloatBiasConvolution, fold_normalisations
 from headstart.inference.launching import Fetch, Launched, launched, stack_pinned
+from headstart.inference.placing import folds, place_module
 from headstart.inference.preprocessing import Normalisation
+from headstart.inference.sources import ImageSource
 from headstart.records import Bytes8, ImageFacts, Preprocessing
-from headstart.runtime import Execution, cpu_multiplies_bfloat16, usable_cores
+from headstart.runtime import Execution, usable_cores
 
 SMALLEST_BATCH = {"bfloat16": 8, "float32": 16}
 BATCHES_AHEAD = 3
 LAG = 2  # batches of a CUDA device in flight while an earlier one is handed out
-FOLDING_DEVICES = frozenset({"cpu"})  # see `folds`
 TASK_IMAGES, TASK_BYTES = 32, 16 << 20  # handed to a process at once
 FEW = 8
 HALF_MAX = float(np.finfo(np.float16).max)
-
-
-class ImageSource(Protocol):
-    """Anything whose images can be read by row; `ImageTable` is one."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Names of the images."""
-
-    def __len__(self) -> int:
-        """How many images."""
-
-    def read(self, row: int) -> bytes | Bytes8:
-        """Encoded bytes or plain pixels of one image."""
-
-    def box_of(self, row: int) -> Box | None:
-        """The part of the upright picture to look at, as shares; None takes all of it."""
-
-
-class ImageList:
-    """Images in the order given: files, encoded bytes, plain pixels, or why one cannot be read."""
-
-    def __init__(
-        self, images: Sequence[Path | bytes | Bytes8 | OSError], paths: Sequence[str]
-    ) -> None:
-        """Keep the images and their names; files are read when they are asked for."""
-        self.images = list(images)
-        self.paths = tuple(paths)
-
-    def __len__(self) -> int:
-        """How many images."""
-        return len(self.images)
-
-    def read(self, row: int) -> bytes | Bytes8:
-        """The image of this row.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        image = self.images[row]
-        if isinstance(image, OSError):
-            raise image
-        return read_regular(image) if isinstance(image, Path) else image
-
-    def box_of(self, _row: int) -> Box | None:
-        """None: the whole picture."""
-        return None
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a file; a pipe or a device is refused, because reading it may never end.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file.
-    """
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise OSError(errno.EINVAL, "a pipe, socket or device, not a file")
-    return path.read_bytes()
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
@@ -357,7 +294,8 @@ class FeatureExtractor(Extractor):
         if self.execution.device != "cuda":
             return super().launch(pictures)
         squares = stack_pinned(pictures)
-        parts = [self._launched(part) for part in squares.split(self.batch_size)]
+        size = self.batch_size
+        parts = [self._launched(squares[i : i + size]) for i in range(0, len(squares), size)]
         shape = (len(pictures), -1, self.num_features)
         return lambda: np.concatenate([self._checked(part) for part in parts]).reshape(shape)
 
@@ -418,48 +356,3 @@ def _unusable(path: str, error: Exception) -> Prepared:
     else:
         problem = "too large for the memory"
     return ImageFacts(path=path, problem=problem), None
-
-
-@torch.inference_mode(False)  # an inference tensor could not be copied into later
-def place_module(module: nn.Module, execution: Execution, size: int = 0) -> nn.Module:
-    """A copy in eval mode on the device, in the precision and layout of `execution`.
-
-    Normalisation layers that stay keep float32 parameters and statistics: they are cheap, and
-    rounding their statistics is what costs accuracy in 16 bits. So do the biases that come from
-    folding.
-
-    Args:
-        module: stays as it is; float32.
-        execution: device, precision, layout.
-        size: pictures' size in px, to fold batch normalisations into convolutions (in float32,
-            before any rounding) where `folds` says so; 0 keeps the layers apart.
-    """
-    placed = copy.deepcopy(module).eval()
-    if size and folds(execution):
-        rounded = execution.dtype != torch.float32
-        fold_normalisations(placed, torch.zeros(1, 3, size, size), float_bias=rounded)
-    exact: dict[str, dict[str, torch.Tensor]] = {}
-    for name, part in placed.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            exact[name] = copy.deepcopy(part.state_dict())
-        elif isinstance(part, FloatBiasConvolution):
-            exact[name] = {"bias": part.bias.detach().clone()}
-    placed = placed.to(device=execution.device, dtype=execution.dtype)
-    for name, tensors in exact.items():
-        part = placed.get_submodule(name)
-        for key, value in tensors.items():
-            getattr(part, key).data = value.to(execution.device)
-    if execution.channels_last:
-        placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
-
-
-def folds(execution: Execution) -> bool:
-    """Whether normalisations are folded: on a processor, at a precision that it computes in.
-
-    Not on CUDA: there PyTorch adds a convolution's bias in a kernel of its own, which costs what
-    the normalisation costs (`benchmarks/gpu_pass.py` measures it).
-    """
-    if execution.device == "cpu" and execution.dtype != torch.float32:
-        return cpu_multiplies_bfloat16()
-    return execution.device in FOLDING_DEVICES

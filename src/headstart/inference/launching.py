@@ -55,7 +55,7 @@ def launched(values: torch.Tensor) -> Launched:
         torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
         for part in (half, largest)
     ]
-    done = torch.cuda.Event()
+    done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # sleeps, not spins
     done.record()
     return Launched(half=sent[0], largest=sent[1], done=done)
 
