@@ -30,7 +30,13 @@ from headstart.data.boxes import Box
 from headstart.data.decoding import DecodingError, check_whole_files, decode
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import shared_pool
-from headstart.data.preparing import Order, PreparedPicture, prepare_picture
+from headstart.data.preparing import (
+    Order,
+    PreparedPicture,
+    goes_together,
+    prepare_picture,
+    prepare_together,
+)
 from headstart.data.views import WHOLE, View
 from headstart.errors import WeightsError
 from headstart.inference.engines import (
@@ -124,6 +130,7 @@ class Extractor:
         order = replace(self.order, views=views)
         found: dict[int, Prepared] = {}
         waiting: list[tuple[int, Item]] = []
+        plain: list[tuple[int, Bytes8]] = []
         held = 0
         for row in rows:
             path, box = source.paths[row], source.box_of(row)
@@ -132,6 +139,8 @@ class Extractor:
                 if isolated and isinstance(data, bytes):
                     waiting.append((row, Item(data=data, path=path, box=box)))
                     held += len(data)
+                elif not isinstance(data, bytes) and goes_together(data, box, order):
+                    plain.append((row, data))
                 else:
                     picture = prepare_picture(data, path, box, order, decode)
                     found[row] = self._prepared(path, box, picture)
@@ -141,6 +150,10 @@ class Extractor:
                 found.update(self._handed_over(waiting, order))
                 waiting, held = [], 0
         found.update(self._handed_over(waiting, order))
+        pictures = [(pixels, source.paths[row]) for row, pixels in plain]
+        made = prepare_together(pictures, self.preprocessing)
+        for (row, _), picture in zip(plain, made, strict=True):
+            found[row] = self._prepared(source.paths[row], None, picture)
         return [found[row] for row in rows]
 
     def _handed_over(

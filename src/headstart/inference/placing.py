@@ -50,8 +50,8 @@ def place_module(module: nn.Module, execution: Execution, size: int = 0) -> nn.M
 def folds(execution: Execution) -> bool:
     """Whether normalisations are folded: on a processor, at a precision that it computes in.
 
-    Not on CUDA: there PyTorch adds a convolution's bias in a kernel of its own, which costs what
-    the normalisation costs (`benchmarks/gpu_pass.py` measures it).
+    Not on CUDA: there PyTorch adds a convolution's bias in a kernel of its own, which moves as much
+    memory as the normalisation does. `FOLDING_DEVICES` is the one place that decides it.
     """
     if execution.device == "cpu" and execution.dtype != torch.float32:
         return cpu_multiplies_bfloat16()
