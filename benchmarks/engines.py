@@ -58,7 +58,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from headstart.backbones import build_network, find_backbone
 from headstart.inference.engines import OpenVinoNetwork
-from headstart.inference.extractor import place_module
+from headstart.inference.placing import place_module
 from headstart.runtime import Execution, cpu_multiplies_bfloat16, machine
 
 NETWORKS = "ResNet50,EfficientNetB0,DenseNet121,VGG16,MobileNetV3Small,ViTSmall"

@@ -24,7 +24,7 @@ from headstart.errors import BundleError, UsageError
 from headstart.features.passes import identity
 from headstart.files import digest_file, write_json
 from headstart.inference import FeatureExtractor, PassEngine
-from headstart.inference.extractor import place_module
+from headstart.inference.placing import place_module
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="needs openvino"

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from headstart.data.decoding import decode_here, decoded_scale
+from headstart.data.decoding import decode, decode_here, decoded_scale
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import DecoderPool
-from headstart.data.preparing import Order, least_side, prepare_picture
-from headstart.data.views import WHOLE, parse_views
+from headstart.data.preparing import (
+    Order,
+    goes_together,
+    least_side,
+    prepare_picture,
+    prepare_together,
+)
+from headstart.data.resizing import resize_alike, resize_pixels
+from headstart.data.views import MIRRORED, WHOLE, parse_views
 from headstart.records import ImageFacts, Preprocessing
 
 SMALL, LARGE = Preprocessing(size=32), Preprocessing(size=96)
@@ -123,3 +131,40 @@ def test_the_scale_is_told_from_the_facts():
         8,
     ]
     assert decoded_scale(ImageFacts(path="a.png", width=640, height=512, format="PNG"), 32) == 1
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(28, 28), (1, 1), (32, 32, 3), (97, 97), (150, 150, 3)])
+@pytest.mark.parametrize("side", [16, 32, 131])
+def test_pictures_resized_together_are_those_resized_alone(interpolation, shape, side):
+    preprocessing = Preprocessing(size=side, interpolation=interpolation)
+    stack = np.random.default_rng(side).integers(0, 256, (5, *shape), dtype=np.uint8)
+    alone = [resize_pixels(Image.fromarray(p).convert("RGB"), preprocessing) for p in stack]
+    np.testing.assert_array_equal(resize_alike(stack, preprocessing), np.stack(alone))
+
+
+def test_pictures_prepared_together_are_those_prepared_alone():
+    generator, order = np.random.default_rng(3), Order(preprocessing=Preprocessing(size=24))
+    shapes = [(28, 28), (9, 9, 3), (28, 28), (28, 28, 3), (9, 9, 3)]
+    stack = [generator.integers(0, 256, shape, dtype=np.uint8) for shape in shapes]
+    assert all(goes_together(pixels, None, order) for pixels in stack)
+    named = [(pixels, f"{i}.png") for i, pixels in enumerate(stack)]
+    together = prepare_together(named, order.preprocessing)
+    for (pixels, path), found in zip(named, together, strict=True):
+        alone = prepare_picture(pixels, path, None, order, decode)
+        assert found.facts == alone.facts
+        np.testing.assert_array_equal(found.pixels, alone.pixels)
+        assert found.pixels.shape == alone.pixels.shape
+
+
+def test_what_needs_more_than_its_square_is_prepared_alone():
+    order, pixels = Order(preprocessing=Preprocessing(size=24)), np.zeros((8, 8), dtype=np.uint8)
+    assert goes_together(pixels, None, order)
+    assert not goes_together(pixels, (0.0, 0.0, 0.5, 0.5), order)
+    assert not goes_together(np.zeros((8, 8, 4), dtype=np.uint8), None, order)
+    assert not goes_together(np.zeros((0, 8), dtype=np.uint8), None, order)
+    assert not goes_together(np.zeros((9, 8), dtype=np.uint8), None, order)
+    assert not goes_together(pixels.astype(np.float32), None, order)
+    assert not goes_together(np.zeros((300, 300), dtype=np.uint8), None, order)
+    for other in ({"fingerprint": True}, {"views": (MIRRORED,)}, {"second": order.preprocessing}):
+        assert not goes_together(pixels, None, dataclasses.replace(order, **other))

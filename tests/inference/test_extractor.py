@@ -13,7 +13,7 @@ from PIL import Image
 from headstart.backbones import build_network, find_backbone
 from headstart.errors import HeadstartError
 from headstart.inference import FeatureExtractor, ImageList
-from headstart.inference.extractor import place_module
+from headstart.inference.placing import place_module
 from headstart.inference.preprocessing import normalise, resize_pixels
 from headstart.records import Preprocessing
 from headstart.runtime import choose_execution

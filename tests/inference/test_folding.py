@@ -11,8 +11,8 @@ from networks import on_cpu
 from torch import nn
 
 from headstart.backbones import build_network, find_backbone
-from headstart.inference.extractor import folds, place_module
 from headstart.inference.folding import FloatBiasConvolution, fold_normalisations, foldable_pairs
+from headstart.inference.placing import folds, place_module
 from headstart.runtime import cpu_multiplies_bfloat16
 
 needs_bfloat16 = pytest.mark.skipif(

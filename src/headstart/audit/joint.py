@@ -42,7 +42,8 @@ class JointExtractor(FeatureExtractor):
         )
         self.network, self.execution = extractor.network, extractor.execution
         self.module, self.engine = extractor.module, extractor.engine
-        self.smallest_batch = extractor.smallest_batch
+        self.smallest_batch, self.lag = extractor.smallest_batch, extractor.lag
+        self.normalisation = extractor.normalisation
         self.plain = extractor
         self.auditing = FeatureExtractor(fixed_network(), fixed_execution())
         same = identity(self.auditing) == identity(extractor)

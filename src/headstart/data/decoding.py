@@ -43,7 +43,9 @@ __all__ = [
     "decode_here",
     "decoded_scale",
     "digest_of",
+    "is_picture",
     "open_header",
+    "pixels_facts",
     "upright_size",
 ]
 
@@ -244,26 +246,35 @@ def digest_of(source: bytes | npt.NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _from_pixels(pixels: npt.NDArray[np.uint8], path: str) -> tuple[Image.Image, ImageFacts]:
+def is_picture(pixels: npt.NDArray[np.uint8]) -> bool:
+    """Whether an array is (H, W) or (H, W, 3) uint8 with a pixel at least."""
     shaped = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
-    if pixels.dtype != np.uint8 or not shaped or pixels.size == 0:
+    return pixels.dtype == np.uint8 and shaped and pixels.size > 0
+
+
+def pixels_facts(pixels: npt.NDArray[np.uint8], path: str) -> ImageFacts:
+    """What `decode` finds out about a picture that is an array."""
+    grey = pixels.ndim == 2
+    return ImageFacts(
+        path=path,
+        digest=digest_of(pixels),
+        width=pixels.shape[1],
+        height=pixels.shape[0],
+        format="pixels",
+        mode="L" if grey else "RGB",
+        treatment="L to RGB" if grey else "",
+    )
+
+
+def _from_pixels(pixels: npt.NDArray[np.uint8], path: str) -> tuple[Image.Image, ImageFacts]:
+    if not is_picture(pixels):
         raise DecodingError(
             f"an array of shape {pixels.shape} and type {pixels.dtype}, "
             "not (H, W) or (H, W, 3) uint8"
         )
     stored = Image.fromarray(np.ascontiguousarray(pixels))
     _check_size(stored.size)
-    image, colour = to_rgb(stored)
-    facts = ImageFacts(
-        path=path,
-        digest=digest_of(pixels),
-        width=stored.width,
-        height=stored.height,
-        format="pixels",
-        mode=stored.mode,
-        treatment=colour,
-    )
-    return image, facts
+    return to_rgb(stored)[0], pixels_facts(pixels, path)
 
 
 def open_header(data: bytes) -> ImageFile.ImageFile:

@@ -9,17 +9,20 @@ whole picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 from PIL import Image
 
 from headstart.data.boxes import Box, crop_to_box, named_box
-from headstart.data.decoding import decoded_scale
+from headstart.data.decoding import decoded_scale, is_picture, pixels_facts
 from headstart.data.fingerprints import fingerprint
-from headstart.data.resizing import resize_pixels
+from headstart.data.resizing import resize_alike, resize_pixels
 from headstart.data.views import WHOLE, View, view_pixels
 from headstart.records import Bytes8, ImageFacts, Preprocessing
+
+SMALL_PIXELS = 1 << 16  # of a picture that is resized together with others
 
 Decode = Callable[..., tuple[Image.Image, ImageFacts]]
 
@@ -87,6 +90,38 @@ def prepare_picture(
         record=fingerprint(seen(None), source) if order.fingerprint else b"",
         second=None if second is None else resize_pixels(seen(least_side(second, box)), second),
     )
+
+
+def goes_together(pixels: Bytes8, box: Box | None, order: Order) -> bool:
+    """Whether a picture is small and square, and nothing but the network's square is wanted."""
+    if box is not None or order.fingerprint or order.second is not None:
+        return False
+    if not is_picture(pixels) or order.views != (WHOLE,):
+        return False
+    height, width = int(pixels.shape[0]), int(pixels.shape[1])
+    return height == width and height * width <= SMALL_PIXELS
+
+
+def prepare_together(
+    pictures: Sequence[tuple[Bytes8, str]], preprocessing: Preprocessing
+) -> list[PreparedPicture]:
+    """As `prepare_picture` of each, in a few calls for all of one shape.
+
+    Args:
+        pictures: pixels and names of pictures that `goes_together` says yes to.
+        preprocessing: of the network.
+    """
+    squares: dict[int, Bytes8] = {}
+    of_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, (pixels, _) in enumerate(pictures):
+        of_shape.setdefault(pixels.shape, []).append(place)
+    for places in of_shape.values():
+        stacked = np.stack([pictures[place][0] for place in places])
+        squares.update(zip(places, resize_alike(stacked, preprocessing), strict=True))
+    return [
+        PreparedPicture(facts=pixels_facts(pixels, path), pixels=squares[place][None])
+        for place, (pixels, path) in enumerate(pictures)
+    ]
 
 
 def least_side(preprocessing: Preprocessing, box: Box | None) -> int:

@@ -8,31 +8,35 @@ bounded window of batches keeps the memory flat. A batch smaller than `SMALLEST_
 up: below that some kernels take another order of summation, and a picture alone would get
 features that differ in the last bit from the same picture among others. In float32 that goes on
 up to 12 images with one thread (EfficientNetB0, MobileNetV3Small; not with two).
+
+A CUDA device is kept `LAG` batches ahead of what is handed out (`headstart.inference.launching`),
+so that it computes while the caller stores features and the next batch is stacked.
 """
 
 from __future__ import annotations
 
-import copy
-import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
 
 from headstart.backbones import Network
 from headstart.data.boxes import Box
 from headstart.data.decoding import DecodingError, check_whole_files, decode
 from headstart.data.guarded.child import Item
 from headstart.data.guarded.pool import shared_pool
-from headstart.data.preparing import Order, PreparedPicture, prepare_picture
+from headstart.data.preparing import (
+    Order,
+    PreparedPicture,
+    goes_together,
+    prepare_picture,
+    prepare_together,
+)
 from headstart.data.views import WHOLE, View
 from headstart.errors import WeightsError
 from headstart.inference.engines import (
@@ -42,74 +46,19 @@ from headstart.inference.engines import (
     PassEngine,
     openvino_version,
 )
-from headstart.inference.folding import FloatBiasConvolution, fold_normalisations
-from headstart.inference.preprocessing import normalise
+from headstart.inference.launching import Fetch, Launched, launched, stack_pinned
+from headstart.inference.placing import folds, place_module
+from headstart.inference.preprocessing import Normalisation
+from headstart.inference.sources import ImageSource
 from headstart.records import Bytes8, ImageFacts, Preprocessing
-from headstart.runtime import Execution, cpu_multiplies_bfloat16, usable_cores
+from headstart.runtime import Execution, usable_cores
 
 SMALLEST_BATCH = {"bfloat16": 8, "float32": 16}
 BATCHES_AHEAD = 3
+LAG = 2  # batches of a CUDA device in flight while an earlier one is handed out
 TASK_IMAGES, TASK_BYTES = 32, 16 << 20  # handed to a process at once
 FEW = 8
 HALF_MAX = float(np.finfo(np.float16).max)
-
-
-class ImageSource(Protocol):
-    """Anything whose images can be read by row; `ImageTable` is one."""
-
-    @property
-    def paths(self) -> tuple[str, ...]:
-        """Names of the images."""
-
-    def __len__(self) -> int:
-        """How many images."""
-
-    def read(self, row: int) -> bytes | Bytes8:
-        """Encoded bytes or plain pixels of one image."""
-
-    def box_of(self, row: int) -> Box | None:
-        """The part of the upright picture to look at, as shares; None takes all of it."""
-
-
-class ImageList:
-    """Images in the order given: files, encoded bytes, plain pixels, or why one cannot be read."""
-
-    def __init__(
-        self, images: Sequence[Path | bytes | Bytes8 | OSError], paths: Sequence[str]
-    ) -> None:
-        """Keep the images and their names; files are read when they are asked for."""
-        self.images = list(images)
-        self.paths = tuple(paths)
-
-    def __len__(self) -> int:
-        """How many images."""
-        return len(self.images)
-
-    def read(self, row: int) -> bytes | Bytes8:
-        """The image of this row.
-
-        Raises:
-            OSError: it cannot be read.
-        """
-        image = self.images[row]
-        if isinstance(image, OSError):
-            raise image
-        return read_regular(image) if isinstance(image, Path) else image
-
-    def box_of(self, _row: int) -> Box | None:
-        """None: the whole picture."""
-        return None
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a file; a pipe or a device is refused, because reading it may never end.
-
-    Raises:
-        OSError: it cannot be read, or is no regular file.
-    """
-    if path.exists() and not path.is_dir() and not path.is_file():
-        raise OSError(errno.EINVAL, "a pipe, socket or device, not a file")
-    return path.read_bytes()
 
 
 Prepared = tuple[ImageFacts, Bytes8 | None]
@@ -124,7 +73,10 @@ class Extractor:
         preprocessing: how pictures are prepared.
         num_features: D.
         batch_size: images a forward pass.
+        lag: batches in flight while an earlier one is handed out.
     """
+
+    lag = 0
 
     def __init__(self, preprocessing: Preprocessing, num_features: int, batch_size: int) -> None:
         """Keep what the preparation of pictures needs."""
@@ -145,6 +97,11 @@ class Extractor:
             for start in range(0, max(len(squares), 1), self.batch_size)
         ]
         return np.concatenate(parts).reshape(*pixels.shape[:2], self.num_features)
+
+    def launch(self, pictures: Sequence[Bytes8]) -> Fetch:
+        """Begin with B pictures of (V, H, W, 3) uint8; what it returns gives (B, V, D) float16."""
+        values = self.forward_views(np.stack(pictures))
+        return lambda: values
 
     def keep(self, picture: PreparedPicture, box: Box | None) -> None:
         """Told of every picture that was prepared; for those who want more than its pixels."""
@@ -173,6 +130,7 @@ class Extractor:
         order = replace(self.order, views=views)
         found: dict[int, Prepared] = {}
         waiting: list[tuple[int, Item]] = []
+        plain: list[tuple[int, Bytes8]] = []
         held = 0
         for row in rows:
             path, box = source.paths[row], source.box_of(row)
@@ -181,6 +139,8 @@ class Extractor:
                 if isolated and isinstance(data, bytes):
                     waiting.append((row, Item(data=data, path=path, box=box)))
                     held += len(data)
+                elif not isinstance(data, bytes) and goes_together(data, box, order):
+                    plain.append((row, data))
                 else:
                     picture = prepare_picture(data, path, box, order, decode)
                     found[row] = self._prepared(path, box, picture)
@@ -190,6 +150,10 @@ class Extractor:
                 found.update(self._handed_over(waiting, order))
                 waiting, held = [], 0
         found.update(self._handed_over(waiting, order))
+        pictures = [(pixels, source.paths[row]) for row, pixels in plain]
+        made = prepare_together(pictures, self.preprocessing)
+        for (row, _), picture in zip(plain, made, strict=True):
+            found[row] = self._prepared(source.paths[row], None, picture)
         return [found[row] for row in rows]
 
     def _handed_over(
@@ -244,27 +208,39 @@ class Extractor:
         workers = max(1, usable_cores())
         pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
         waiting: Waiting = deque()
+        in_flight: deque[tuple[list[int], list[ImageFacts], Fetch]] = deque()
         upcoming = iter(batches)
         prepare = partial(self.prepare_views, source, views=views, isolated=isolated)
         each = TASK_IMAGES if isolated else 1
         try:
             for _ in range(BATCHES_AHEAD):
                 _submit(pool, prepare, upcoming, waiting, each)
-            while waiting:
-                batch, futures = waiting.popleft()
-                prepared = [one for future in futures for one in future.result()]
-                _submit(pool, prepare, upcoming, waiting, each)
-                yield batch, [facts for facts, _ in prepared], self._forward_good(prepared, views)
+            while waiting or in_flight:
+                if waiting:
+                    batch, futures = waiting.popleft()
+                    prepared = [one for future in futures for one in future.result()]
+                    _submit(pool, prepare, upcoming, waiting, each)
+                    facts = [found for found, _ in prepared]
+                    in_flight.append((batch, facts, self._launch_good(prepared, views)))
+                if not waiting or len(in_flight) > self.lag:
+                    batch, facts, fetch = in_flight.popleft()
+                    yield batch, facts, fetch()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _forward_good(self, prepared: Sequence[Prepared], views: Views) -> npt.NDArray[np.float16]:
+    def _launch_good(self, prepared: Sequence[Prepared], views: Views) -> Fetch:
+        """As `launch`, with zeros for the pictures that could not be decoded."""
         values = np.zeros((len(prepared), len(views), self.num_features), dtype=np.float16)
         good = [i for i, (_, pixels) in enumerate(prepared) if pixels is not None]
-        if good:
-            stacked = np.stack([pixels for _, pixels in prepared if pixels is not None])
-            values[good] = self.forward_views(stacked)
-        return values
+        if not good:
+            return lambda: values
+        fetch = self.launch([pixels for _, pixels in prepared if pixels is not None])
+
+        def filled() -> npt.NDArray[np.float16]:
+            values[good] = fetch()
+            return values
+
+        return filled
 
 
 class FeatureExtractor(Extractor):
@@ -292,6 +268,8 @@ class FeatureExtractor(Extractor):
         self.execution = execution
         self.engine = engine or PassEngine()
         size = network.preprocessing.size
+        self.normalisation = Normalisation(network.preprocessing, execution.device)
+        self.lag = LAG if execution.device == "cuda" else 0
         self.smallest_batch = SMALLEST_BATCH[execution.precision]
         self.module: Callable[[torch.Tensor], torch.Tensor]
         if self.engine.name == OPENVINO:
@@ -312,31 +290,59 @@ class FeatureExtractor(Extractor):
         name = {EAGER: "PyTorch", OPENVINO: "OpenVINO"}[self.engine.name]
         return f"{name}, {self.execution.describe()}"
 
-    @torch.inference_mode()
     def forward(self, pixels: torch.Tensor) -> npt.NDArray[np.float16]:
         """(B, H, W, 3) uint8 pixels of the network's size -> (B, D) float16 features.
 
         Raises:
             WeightsError: a feature is not finite or does not fit 16 bits.
         """
+        return self._checked(self._launched(pixels))
+
+    def launch(self, pictures: Sequence[Bytes8]) -> Fetch:
+        """As of any extractor; on a CUDA device nothing is waited for.
+
+        Raises:
+            WeightsError: as of `forward`; on a CUDA device what is returned raises it.
+        """
+        if self.execution.device != "cuda":
+            return super().launch(pictures)
+        squares = stack_pinned(pictures)
+        size = self.batch_size
+        parts = [self._launched(squares[i : i + size]) for i in range(0, len(squares), size)]
+        shape = (len(pictures), -1, self.num_features)
+        return lambda: np.concatenate([self._checked(part) for part in parts]).reshape(shape)
+
+    @torch.inference_mode()
+    def _launched(self, pixels: torch.Tensor) -> Launched:
+        """Run the network on (B, H, W, 3) uint8 pixels; copies from pinned memory do not wait."""
         count = len(pixels)
+        pixels = pixels.to(self.execution.device, non_blocking=pixels.is_pinned())
         if count < self.smallest_batch:
             filling = pixels.new_zeros((self.smallest_batch - count, *pixels.shape[1:]))
             pixels = torch.cat([pixels, filling])
-        x = normalise(pixels.to(self.execution.device), self.network.preprocessing)
+        x = self.normalisation(pixels)
         if not self.execution.channels_last:
             x = x.contiguous()
         if self.engine.name == EAGER:
             x = x.to(self.execution.dtype)
-        values = self.module(x).float()[:count]
-        if not bool((values.abs() < HALF_MAX).all()):
+        return launched(self.module(x).float()[:count])
+
+    def _checked(self, batch: Launched) -> npt.NDArray[np.float16]:
+        """The features of a batch, when they are there.
+
+        Raises:
+            WeightsError: a feature is not finite or does not fit 16 bits.
+        """
+        batch.wait()
+        largest = float(batch.largest)
+        if not largest < HALF_MAX:  # neither is NaN
             exact = self.execution.dtype == torch.float32
             advice = "Check the weights" + ("." if exact else ", or use --precision float32.")
             raise WeightsError(
                 f"The features of {self.network.spec.name} do not fit 16 bits (the largest is "
-                f"{float(values.abs().max()):.3g}). {advice}"
+                f"{largest:.3g}). {advice}"
             )
-        half: npt.NDArray[np.float16] = values.half().cpu().numpy()
+        half: npt.NDArray[np.float16] = batch.half.numpy()
         return half
 
 
@@ -363,43 +369,3 @@ def _unusable(path: str, error: Exception) -> Prepared:
     else:
         problem = "too large for the memory"
     return ImageFacts(path=path, problem=problem), None
-
-
-@torch.inference_mode(False)  # an inference tensor could not be copied into later
-def place_module(module: nn.Module, execution: Execution, size: int = 0) -> nn.Module:
-    """A copy in eval mode on the device, in the precision and layout of `execution`.
-
-    Normalisation layers that stay keep float32 parameters and statistics: they are cheap, and
-    rounding their statistics is what costs accuracy in 16 bits. So do the biases that come from
-    folding.
-
-    Args:
-        module: stays as it is; float32.
-        execution: device, precision, layout.
-        size: pictures' size in px, to fold batch normalisations into convolutions (in float32,
-            before any rounding) where `folds` says so; 0 keeps the layers apart.
-    """
-    placed = copy.deepcopy(module).eval()
-    if size and folds(execution):
-        rounded = execution.dtype != torch.float32
-        fold_normalisations(placed, torch.zeros(1, 3, size, size), float_bias=rounded)
-    exact: dict[str, dict[str, torch.Tensor]] = {}
-    for name, part in placed.named_modules():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm):
-            exact[name] = copy.deepcopy(part.state_dict())
-        elif isinstance(part, FloatBiasConvolution):
-            exact[name] = {"bias": part.bias.detach().clone()}
-    placed = placed.to(device=execution.device, dtype=execution.dtype)
-    for name, tensors in exact.items():
-        part = placed.get_submodule(name)
-        for key, value in tensors.items():
-            getattr(part, key).data = value.to(execution.device)
-    if execution.channels_last:
-        placed = placed.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return placed
-
-
-def folds(execution: Execution) -> bool:
-    """Whether normalisations are folded: on a processor, at a precision that it computes in."""
-    native = execution.dtype == torch.float32 or cpu_multiplies_bfloat16()
-    return execution.device == "cpu" and native

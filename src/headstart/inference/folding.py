@@ -70,9 +70,10 @@ class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class FloatBiasConvolution(nn.Module):
-    """A convolution in 16 bits whose bias stays in float32; on the processor, by oneDNN.
+    """A convolution in 16 bits whose bias stays in float32.
 
-    `torch.nn.functional.conv2d` refuses two types, the kernel that it calls there does not.
+    `torch.nn.functional.conv2d` refuses two types; oneDNN's kernel, which it calls on the
+    processor, does not. Elsewhere the bias is added afterwards, in float32.
     """
 
     def __init__(self, convolution: nn.Conv2d) -> None:
@@ -87,7 +88,11 @@ class FloatBiasConvolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) -> (B, C_out, H', W')."""
-        return torch.mkldnn_convolution(x, self.weight, self.bias, *self.geometry, self.groups)
+        if x.device.type == "cpu":
+            return torch.mkldnn_convolution(x, self.weight, self.bias, *self.geometry, self.groups)
+        padding, stride, dilation = self.geometry
+        mapped = torch.conv2d(x, self.weight, None, stride, padding, dilation, self.groups)
+        return mapped.add_(self.bias.view(1, -1, 1, 1))
 
 
 def is_plain(part: nn.Module) -> bool:

@@ -151,7 +151,7 @@ def half_precision(device: str) -> torch.autocast:
 def repeatable() -> AbstractContextManager[None]:
     """On a GPU the same sums in the same order every time, for a few per cent of the speed."""
     flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     return flags
 
