@@ -46,14 +46,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from decode import Means
+from decode import Means, made_jpegs, pass_rate, prepared_rate
 from engines import operations
 from gpu_tables import tables
 from heads import make_features
@@ -71,7 +70,7 @@ from headstart.inference.preprocessing import normalise
 from headstart.runs import RunSettings, run_job
 from headstart.runtime import choose_execution, machine, usable_cores
 
-CAPS_S = {"limits": 25, "forward": 50, "job": 110, "decode": 30, "heads": 25, "compile": 75}
+CAPS_S = {"limits": 25, "forward": 50, "decode": 35, "job": 150, "heads": 25, "compile": 75}
 NETWORKS = "EfficientNetB0,VGG16,ResNet50,DenseNet121,VGG19"
 COMPILED = (("EfficientNetB0", "default"), ("ResNet50", "default"),
             ("EfficientNetB0", "reduce-overhead"), ("ResNet50", "reduce-overhead"))  # fmt: skip
@@ -102,15 +101,15 @@ class Form:
     batches: int = 1
 
 
-FORMS = {
+FORMS = {  # the most wanted first
     "as placed": Form(),
-    "tuned": Form(tuned=True),
     "folded": Form(folded=True),
-    "folded, tuned": Form(folded=True, tuned=True),
-    "batch x 4": Form(batches=4),
+    "tuned": Form(tuned=True),
     "float32": Form(precision="float32"),
-    "float32, TF32": Form(precision="float32", tf32=True),
+    "folded, tuned": Form(folded=True, tuned=True),
     "folded, tuned, graph": Form(folded=True, tuned=True, graphed=True),
+    "batch x 4": Form(batches=4),
+    "float32, TF32": Form(precision="float32", tf32=True),
 }
 
 
@@ -340,7 +339,9 @@ def measure_job(bench: Bench) -> None:
                          200, 40)  # fmt: skip
             os.environ["HEADSTART_DATA"] = folder
         with bench.surviving("job", "first run"):
-            seconds, _ = one_job(bench, place / "first", data="digits", audit="none", image_size=32)
+            seconds, _ = one_job(
+                bench, place / "first", data="digits", weights="none", image_size=32
+            )
             bench.tell("job", "first run", seconds=round(seconds, 2))
         for name in bench.names:
             if not bench.in_time("job", name, longest):
@@ -365,45 +366,6 @@ def one_job(bench: Bench, place: Path, **settings: Any) -> tuple[float, dict[str
     return time.perf_counter() - begun, result.record
 
 
-def made_jpegs(count: int) -> list[bytes]:
-    """Pictures with a shorter side of 512 px, detail at four scales, quality 90."""
-
-    def one(seed: int) -> bytes:
-        generator = np.random.default_rng(seed)
-        total = np.zeros((512, 682, 3), dtype=np.float32)
-        for cells, weight in ((6, 0.5), (24, 0.25), (96, 0.15), (340, 0.1)):
-            coarse = generator.integers(0, 256, (cells, cells * 4 // 3, 3), dtype=np.uint8)
-            part = Image.fromarray(coarse).resize((682, 512), Image.Resampling.BICUBIC)
-            total += weight * np.asarray(part, dtype=np.float32)
-        stream = io.BytesIO()
-        Image.fromarray(total.round().astype(np.uint8)).save(stream, "JPEG", quality=90)
-        return stream.getvalue()
-
-    with ThreadPoolExecutor(usable_cores()) as pool:
-        return list(pool.map(one, range(count)))
-
-
-def prepared_rate(
-    extractor: FeatureExtractor, source: Any, count: int, threads: int, *, isolated: bool
-) -> float:
-    """Images/s of decoding and resizing alone, in the extractor's tasks of 32 images."""
-    tasks = [range(start, min(start + 32, count)) for start in range(0, count, 32)]
-    begun = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(lambda rows: extractor.prepare_many(source, rows, isolated=isolated),
-                          tasks):  # fmt: skip
-            pass
-    return count / (time.perf_counter() - begun)
-
-
-def pass_rate(extractor: FeatureExtractor, source: Any, count: int) -> float:
-    """Images/s of a whole pass, nothing stored."""
-    begun = time.perf_counter()
-    for _ in extractor.extract(source, range(count)):
-        pass
-    return count / (time.perf_counter() - begun)
-
-
 def measure_decode(bench: Bench) -> None:
     """Our decoding of small pixels and of JPEGs, and nvJPEG beside it."""
     os.environ["HEADSTART_DATA"] = str(bench.options.data)
@@ -414,7 +376,8 @@ def measure_decode(bench: Bench) -> None:
     with bench.surviving("decode", "Fashion-MNIST"):
         table, count = load_table("fashion-mnist"), 64 if bench.quick else 16_000
         for threads in sorted({1, min(4, cores), cores}):
-            rates = [prepared_rate(extractor, table, count, threads, isolated=False)
+            part = max(count * threads // cores, 64)
+            rates = [prepared_rate(extractor, table, part, threads, isolated=False)
                      for _ in range(repeats)]  # fmt: skip
             bench.tell("decode", f"idx 28 px, {threads} threads", **spread(rates))
         rates = [pass_rate(extractor, table, count) for _ in range(repeats)]
@@ -425,7 +388,7 @@ def measure_decode(bench: Bench) -> None:
         )
         jpegs = [file.read_bytes() for file in files] or made_jpegs(8 if bench.quick else 400)
         kib = round(sum(map(len, jpegs)) / len(jpegs) / 1024, 1)
-        many = jpegs * (1 if bench.quick else 8)
+        many = jpegs * (1 if bench.quick else 4)
         source = ImageList(many, [f"{row}.jpg" for row in range(len(many))])
         prepared_rate(extractor, source, len(jpegs), cores, isolated=True)  # starts the processes
         for word, isolated in (("processes", True), ("threads", False)):
@@ -559,8 +522,8 @@ def measure_one_compiled(bench: Bench, name: str, mode: str) -> None:
 PARTS: dict[str, Callable[[Bench], None]] = {
     "limits": measure_limits,
     "forward": measure_forward,
-    "job": measure_job,
     "decode": measure_decode,
+    "job": measure_job,
     "heads": measure_heads,
     "compile": measure_compiled,
 }
@@ -630,6 +593,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     options = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and so the part is killed too
     if options.table:
         print(tables(options.table))
         return
