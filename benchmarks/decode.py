@@ -299,6 +299,30 @@ def pass_rate(extractor: FeatureExtractor, source: ImageSource, count: int) -> f
     return count / (time.perf_counter() - begun)
 
 
+def decoded_on(jpegs: list[bytes], device: str) -> list[torch.Tensor]:
+    """(3, H, W) uint8 on the device: nvJPEG there, Pillow on the processor for a dry run."""
+    if device == "cuda":
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in jpegs]
+        return decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+    pictures = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in jpegs]
+    return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pictures]
+
+
+def resized_on(pictures: list[torch.Tensor], size: int, mode: str) -> torch.Tensor:
+    """(B, size, size, 3) uint8; pictures of one shape at once."""
+    alike = len({picture.shape for picture in pictures}) == 1
+    groups = [torch.stack(pictures)] if alike else [picture[None] for picture in pictures]
+    squares = [
+        nn.functional.interpolate(
+            group.float(), size=(size, size), mode=mode, antialias=True, align_corners=False
+        )
+        for group in groups
+    ]
+    return torch.cat(squares).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
+
+
 def enlarged(path: Path, side: int) -> bytes:
     """A photograph with a shorter side of so many px, as a JPEG."""
     image = Image.open(path).convert("RGB")

@@ -19,7 +19,8 @@ is in FILE.jsonl line by line, whatever dies later. The seconds of the GPU are t
               `FeatureExtractor.forward`, which fetches pixels and brings features back; a share is
               of the matrix product of the same precision, by the operations that torch counts
     job       `run_job` with an empty store, defaults but for network, size and weights; the process
-              starts once, does a small run that loads everything, then a job a network
+              starts once, does a small run that loads everything, then a job a network, as long as
+              one more fits the time; 'network' of the VGGs is mostly the drawing of weights
     decode    images/s of decoding and resizing to 128 px as the extractor does it, and of a pass
               with a network that costs nothing; nvJPEG by torchvision and a resize on the GPU, and
               how far its pixels are from ours (0 to 255)
@@ -35,7 +36,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import io
 import json
 import os
 import signal
@@ -52,12 +52,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from decode import Means, made_jpegs, pass_rate, prepared_rate
+from decode import Means, decoded_on, made_jpegs, pass_rate, prepared_rate, resized_on
 from engines import operations
 from gpu_tables import tables
 from heads import make_features
 from one_pass import write_subset
-from PIL import Image
 from torch import nn
 
 from headstart.backbones import Network, build_network, find_backbone
@@ -383,10 +382,10 @@ def measure_decode(bench: Bench) -> None:
         rates = [pass_rate(extractor, table, count) for _ in range(repeats)]
         bench.tell("decode", "idx 28 px, pass of a network that costs nothing", **spread(rates))
     with bench.surviving("decode", "JPEG"):
-        files = (
-            sorted(Path(bench.options.jpegs).rglob("*.jpg"))[:400] if bench.options.jpegs else []
-        )
-        jpegs = [file.read_bytes() for file in files] or made_jpegs(8 if bench.quick else 400)
+        jpegs = made_jpegs(8 if bench.quick else 400)
+        if bench.options.jpegs:
+            files = sorted(Path(bench.options.jpegs).rglob("*.jpg"))[: len(jpegs)]
+            jpegs = [file.read_bytes() for file in files]
         kib = round(sum(map(len, jpegs)) / len(jpegs) / 1024, 1)
         many = jpegs * (1 if bench.quick else 4)
         source = ImageList(many, [f"{row}.jpg" for row in range(len(many))])
@@ -398,30 +397,6 @@ def measure_decode(bench: Bench) -> None:
         rates = [pass_rate(extractor, source, len(many)) for _ in range(repeats)]
         bench.tell("decode", "JPEG, pass of a network that costs nothing", kib=kib, **spread(rates))
         measure_nvjpeg(bench, extractor, source, jpegs)
-
-
-def decoded(jpegs: list[bytes], device: str) -> list[torch.Tensor]:
-    """(3, H, W) uint8 on the device: nvJPEG there, Pillow on the processor for a dry run."""
-    if device == "cuda":
-        from torchvision.io import ImageReadMode, decode_jpeg
-
-        encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in jpegs]
-        return decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
-    pictures = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in jpegs]
-    return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pictures]
-
-
-def resized(pictures: list[torch.Tensor], size: int, mode: str) -> torch.Tensor:
-    """(B, size, size, 3) uint8; pictures of one shape at once."""
-    alike = len({picture.shape for picture in pictures}) == 1
-    groups = [torch.stack(pictures)] if alike else [picture[None] for picture in pictures]
-    squares = [
-        nn.functional.interpolate(
-            group.float(), size=(size, size), mode=mode, antialias=True, align_corners=False
-        )
-        for group in groups
-    ]
-    return torch.cat(squares).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def measure_nvjpeg(
@@ -437,9 +412,9 @@ def measure_nvjpeg(
                 for _ in range(2 if bench.quick else 4):
                     begun = time.perf_counter()
                     for part in parts:
-                        pictures = decoded(part, bench.device)
+                        pictures = decoded_on(part, bench.device)
                         if then:
-                            resized(pictures, rule.size, then)
+                            resized_on(pictures, rule.size, then)
                     bench.settle()
                     rates.append(len(jpegs) / (time.perf_counter() - begun))
                 rates = rates[1:]  # the first one makes the decoder
@@ -447,7 +422,8 @@ def measure_nvjpeg(
     with bench.surviving("decode", "nvJPEG, difference"):
         first = list(range(min(64, len(jpegs))))
         ours = np.stack([pixels for _, pixels in extractor.prepare_many(source, first)])
-        theirs = resized(decoded(jpegs[: len(first)], bench.device), rule.size, rule.interpolation)
+        theirs = decoded_on(jpegs[: len(first)], bench.device)
+        theirs = resized_on(theirs, rule.size, rule.interpolation)
         apart = np.abs(ours.astype(int) - theirs.cpu().numpy().astype(int))
         share = round(float((apart > 2).mean()), 4)
         about = {"mean": round(float(apart.mean()), 3), "most": int(apart.max())}

@@ -41,7 +41,7 @@ def spread(record: Record) -> str:
 
 def limits_table(found: Sequence[Record]) -> str:
     rows = [(r["name"], r.get("unit", ""), spread(r)) for r in found]
-    return table("Limits", ("", "unit", "median [least, most]"), rows)
+    return table("Limits", ("", "unit", "median [least, most], n = 10"), rows)
 
 
 def forward_table(found: Sequence[Record], limits: Sequence[Record]) -> str:
@@ -64,7 +64,7 @@ def forward_table(found: Sequence[Record], limits: Sequence[Record]) -> str:
         rows.append((name, record["form"], record["batch"], spread(record), told, share))
     counted = ", ".join(f"{name} {work:.2f}" for name, work in gflop.items())
     head = ("network", "form", "batch", "images/s", "TFLOP/s", "share of the product")
-    return table(f"Networks alone (GFLOP an image: {counted})", head, rows)
+    return table(f"Networks alone, n = 10 (GFLOP an image: {counted})", head, rows)
 
 
 def job_table(found: Sequence[Record]) -> str:
@@ -78,7 +78,7 @@ def job_table(found: Sequence[Record]) -> str:
             continue
         times, whole = record["times"], record["seconds"]
         spent = [times.get(phase, 0.0) for phase in PHASES]
-        e1 = E1_S[name]
+        e1 = E1_S.get(name, float("nan"))
         phases = [f"{seconds:.1f}" for seconds in (*spent, whole - sum(spent))]
         rows.append((name, f"{whole:.1f}", *phases, e1, f"{e1 / whole:.1f}"))
     head = ("network", "whole job, s", *PHASES, "rest", "E1's final training, s", "ratio")
@@ -121,6 +121,12 @@ def tables(path: str | Path) -> str:
     latest: dict[tuple[str, str, str], Record] = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
+        if record["part"] == "start":  # measured again: older failures count no more
+            latest = {
+                key: old
+                for key, old in latest.items()
+                if key[0] != record["name"] or "failed" not in old
+            }
         latest[record["part"], record["name"], record.get("form", "")] = record
     of: dict[str, list[Record]] = {}
     for record in latest.values():
