@@ -1,33 +1,38 @@
-"""Short trials for `mini`: which shape, augmentation or average of weights learns faster?
+"""Trials for `mini`: which shape, augmentation or schedule gives features that transfer best?
 
-    python benchmarks/mini_shapes.py --packs DIR --out results.jsonl [--trials base,se,depthwise]
-        [--images 20000] [--epochs 6] [--size 32] [--seed 0] [--table]
+    python benchmarks/mini_shapes.py --packs DIR --out results.jsonl [--trials base,shallow+cutmix]
+        [--images 20000] [--sizes 32:6] [--batch 128] [--rate 0.25] [--seed 0] [--keep DIR]
+        [--workers 1] [--table]
 
 `--packs` is a folder of unpacked packs (flowers5/, cats-dogs/) and of tiny-imagenet/ and cifar10/
-with their parquet files.
+with their parquet files; packs that are not there are not probed.
 
-Question. Pretraining `mini` takes hours on two cores. A trial is a short one of the same recipe
-(`headstart.recipes.pretrain_mini`): `--images` pictures of the pack, as many of each class,
-`--epochs` passes at `--size` px, batches of 128, peak rate 0.25. Then linear probes, 5 folds with
-two seeds of folds, on the development packs alone: flowers5 and cats-dogs at 64 and 96 px, 1,500
-pictures of CIFAR-10 at 64 px. A trial is one training, so differences below about two points say
-nothing; regularisation (label smoothing, MixUp, CutMix, RandAugment) looks worse in short runs than
-it is in long ones, which is a limit of the method.
+Question. Pretraining `mini` takes hours on two cores. A trial is the same recipe
+(`headstart.recipes.pretrain_mini`) with something changed: `--images` pictures of the pack, as many
+of each class, at the sizes and for the epochs of `--sizes` (48:15,64:5 is 15 epochs at 48 px, then
+5 at 64 px). The defaults are short trials for a CPU; on a GPU whole trainings run, `--workers` at a
+time, and `--keep` writes their weights. Then linear probes, 5 folds with two seeds of folds, on the
+development packs alone: flowers5 and cats-dogs at 64 and 96 px, 1,500 of CIFAR-10 at 64 px.
+A trial is one training: docs/experiments.md says by how much two of the same differ.
 
-Trials. `base` is `mini` as it is; every other changes one thing:
+Changes, joined by `+`. `base` is `mini` as it is:
     antialias     average pooling before strided convolutions (Zhang, 2019)
     se            squeeze and excitation in every block (Hu et al., 2018)
     deepstem      three 3x3 convolutions in the stem (He et al., 2019)
     depthwise     inverted residuals, expansion 4, kernel 3 (Sandler et al., 2018)
     shallow       one block a stage: half of the operations
     narrow        widths 32, 64, 128, 256: little more than half of the operations
+    broad         widths 32, 64, 160, 512: more features
+    lean          widths 24, 48, 160, 384
+    late          widths 24, 48, 128, 512
+    third         one block a stage, two in the third
     early         stride 4 in the stem: a quarter of the operations before stage 2
     smooth        labels smoothed by 0.1
-    mixup         pairs mixed by Beta(0.2, 0.2) (Zhang et al., 2018)
+    mixup         pairs mixed by Beta(0.2, 0.2) on half of the batches (Zhang et al., 2018)
     cutmix        on half of the batches (Yun et al., 2019)
-    randaugment   two operations of magnitude 7 a group of eight pictures (Cubuk et al., 2020)
+    randaugment   two operations of magnitude 7 a group of pictures (Cubuk et al., 2020)
+    mildcrop      crops of at least half of the picture
     adamw         AdamW, peak rate 2e-3, decay 0.05
-    average       exponential average of base's weights over about 200 steps, from base's training
 
 Figures of the recorded trials: docs/experiments.md.
 """
@@ -35,41 +40,41 @@ Figures of the recorded trials: docs/experiments.md.
 from __future__ import annotations
 
 import argparse
-import copy
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 from transfer import load_pack
 
 from headstart.backbones.mini import MiniNet, conv_norm
 from headstart.heads import fit_with_chosen_penalty, penalty_path, predict_logits
 from headstart.recipes import pretrain_mini
+from headstart.recipes.augmenting import Variation, normalise
 from headstart.recipes.pretrain_mini import (
     PretrainSettings,
     accuracy,
-    augment,
-    batches,
     half_precision,
-    learning_rate,
-    normalise,
+    placed,
+    repeatable,
+    train_epoch,
     weight_groups,
+    write_weights,
 )
 from headstart.runtime import machine
 from headstart.splitting import hold_out, stratified_folds
 
 NUM_CLASSES = 200
-VAL_PICTURES = 4999
 PROBES = (("flowers5", 64), ("flowers5", 96), ("cats-dogs", 64), ("cats-dogs", 96), ("cifar10", 64))
-AVERAGE_DECAY = 0.995
 SPEED_BATCH, SPEED_SIZE = 256, 64
+RANDAUGMENT_GROUPS = 16
 
 
 class SqueezeExcite(nn.Module):
@@ -96,8 +101,6 @@ class Branched(nn.Module):
         """The branch beside a shortcut of channels `ways`, in and out."""
         super().__init__()
         self.branch = branch
-        norms = [module for module in branch if isinstance(module, nn.BatchNorm2d)]
-        self.last_norm = norms[-1]
         self.shortcut = nn.Sequential()
         if stride != 1 or ways[0] != ways[1]:
             pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
@@ -153,8 +156,10 @@ class Shape:
     stem: int = 1
     stem_stride: int = 2
 
-    def build(self) -> nn.Sequential:
+    def build(self) -> nn.Module:
         """(B, 3, H, W) -> (B, D), fresh weights from torch's global generator."""
+        if (self.block, self.stem, self.stem_stride) == (basic, 1, 2):
+            return MiniNet(self.widths, self.depths)
         width = self.widths[0]
         parts = [*conv_norm(3, width, 3, 2), relu()]
         for _ in range(self.stem - 1):
@@ -173,44 +178,80 @@ class Shape:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         for module in network.modules():
             if isinstance(module, Branched):
-                nn.init.zeros_(module.last_norm.weight)
+                norms = [part for part in module.branch if isinstance(part, nn.BatchNorm2d)]
+                nn.init.zeros_(norms[-1].weight)
         return network
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One thing changed."""
+    """A network and how it is trained.
 
-    shape: Shape | None = None  # None is `mini` itself
+    Attributes:
+        shape: None is `mini` itself.
+        variation: of the pictures.
+        smoothing: of the labels.
+        strong: RandAugment before all else.
+        adam: AdamW in place of SGD.
+    """
+
+    shape: Shape = field(default_factory=Shape)
+    variation: Variation = field(default_factory=Variation)
     smoothing: float = 0.0
-    mix: str = ""
     strong: bool = False
     adam: bool = False
 
+    def shaped(self, **changes: Any) -> Trial:
+        """The same with another shape."""
+        return replace(self, shape=replace(self.shape, **changes))
 
-TRIALS = {
-    "base": Trial(),
-    "antialias": Trial(shape=Shape(block=lambda w, s: basic(w, s, antialias=True))),
-    "se": Trial(shape=Shape(block=lambda w, s: basic(w, s, se=True))),
-    "deepstem": Trial(shape=Shape(stem=3)),
-    "depthwise": Trial(shape=Shape(block=inverted)),
-    "shallow": Trial(shape=Shape(depths=(1, 1, 1, 1))),
-    "narrow": Trial(shape=Shape(widths=(32, 64, 128, 256))),
-    "early": Trial(shape=Shape(stem_stride=4)),
-    "smooth": Trial(smoothing=0.1),
-    "mixup": Trial(mix="mixup"),
-    "cutmix": Trial(mix="cutmix"),
-    "randaugment": Trial(strong=True),
-    "adamw": Trial(adam=True),
+    def varied(self, **changes: Any) -> Trial:
+        """The same with other augmentation."""
+        return replace(self, variation=replace(self.variation, **changes))
+
+
+def antialiased(ways: tuple[int, int], stride: int) -> nn.Module:
+    return basic(ways, stride, antialias=True)
+
+
+def excited(ways: tuple[int, int], stride: int) -> nn.Module:
+    return basic(ways, stride, se=True)
+
+
+CHANGES: dict[str, Callable[[Trial], Trial]] = {
+    "base": lambda t: t,
+    "antialias": lambda t: t.shaped(block=antialiased),
+    "se": lambda t: t.shaped(block=excited),
+    "deepstem": lambda t: t.shaped(stem=3),
+    "depthwise": lambda t: t.shaped(block=inverted),
+    "shallow": lambda t: t.shaped(depths=(1, 1, 1, 1)),
+    "narrow": lambda t: t.shaped(widths=(32, 64, 128, 256)),
+    "broad": lambda t: t.shaped(widths=(32, 64, 160, 512)),
+    "lean": lambda t: t.shaped(widths=(24, 48, 160, 384)),
+    "late": lambda t: t.shaped(widths=(24, 48, 128, 512)),
+    "third": lambda t: t.shaped(depths=(1, 1, 2, 1)),
+    "early": lambda t: t.shaped(stem_stride=4),
+    "smooth": lambda t: replace(t, smoothing=0.1),
+    "mixup": lambda t: t.varied(mixup_fraction=0.5),
+    "cutmix": lambda t: t.varied(cutmix_fraction=0.5),
+    "randaugment": lambda t: replace(t, strong=True),
+    "mildcrop": lambda t: t.varied(min_area_fraction=0.5),
+    "adamw": lambda t: replace(t, adam=True),
 }
 
 
-def build(trial: Trial) -> nn.Module:
-    return MiniNet() if trial.shape is None else trial.shape.build()
+def trial_of(name: str) -> Trial:
+    """The trial of changes joined by `+`.
 
-
-def width_of(trial: Trial) -> int:
-    return MiniNet.num_features if trial.shape is None else trial.shape.widths[-1]
+    Raises:
+        ValueError: one is not known.
+    """
+    trial = Trial()
+    for change in name.split("+"):
+        if change not in CHANGES:
+            raise ValueError(f"unknown change {change}; known: {', '.join(CHANGES)}")
+        trial = CHANGES[change](trial)
+    return trial
 
 
 def chosen_pictures(labels: torch.Tensor, count: int) -> torch.Tensor:
@@ -219,92 +260,63 @@ def chosen_pictures(labels: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([(labels == c).nonzero()[:each, 0] for c in range(NUM_CLASSES)])
 
 
-def strengthen(pixels: torch.Tensor) -> torch.Tensor:
-    """RandAugment of (B, 3, H, W) uint8, other operations for every eight pictures."""
-    from torchvision.transforms.v2 import RandAugment
+class Strengthened:
+    """Pictures that every look at varies by RandAugment, other operations for every group."""
 
-    policy = RandAugment(num_ops=2, magnitude=7)
-    return torch.cat([policy(part) for part in pixels.split(8)])
+    def __init__(self, pixels: torch.Tensor) -> None:
+        """Of (N, 3, H, W) uint8 pixels."""
+        from torchvision.transforms.v2 import RandAugment
+
+        self.pixels, self.policy = pixels, RandAugment(num_ops=2, magnitude=7)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.pixels)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        """Those at (B,) rows."""
+        parts = self.pixels[rows].chunk(RANDAUGMENT_GROUPS)
+        return torch.cat([self.policy(part) for part in parts])
 
 
-def mixed(
-    x: torch.Tensor, labels: torch.Tensor, how: str, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Pictures mixed with others, the others' labels, and the share of the first."""
-    order = torch.randperm(len(x), generator=generator)
-    numbers = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-    if how == "mixup":
-        share = float(numbers.beta(0.2, 0.2))
-        return share * x + (1 - share) * x[order], labels[order], share
-    share = float(numbers.uniform()) if numbers.uniform() < 0.5 else 1.0
-    side = x.shape[-1]
-    edge = round(side * (1 - share) ** 0.5)
-    top, left = numbers.integers(0, side - edge + 1, 2)
-    x = x.clone()
-    x[:, :, top : top + edge, left : left + edge] = x[
-        order, :, top : top + edge, left : left + edge
-    ]
-    return x, labels[order], 1 - edge**2 / side**2
+def settings_of(trial: Trial, options: argparse.Namespace) -> PretrainSettings:
+    pairs = [part.split(":") for part in options.sizes.split(",")]
+    settings = PretrainSettings(
+        sizes=tuple((int(size), int(epochs)) for size, epochs in pairs),
+        batch_size=options.batch,
+        peak_lr=options.rate,
+        label_smoothing=trial.smoothing,
+        variation=trial.variation,
+        seed=options.seed,
+    )
+    return replace(settings, peak_lr=2e-3, weight_decay=0.05) if trial.adam else settings
 
 
 def train(
     trial: Trial, data: tuple[torch.Tensor, torch.Tensor], options: argparse.Namespace
-) -> tuple[nn.Sequential, nn.Sequential, float]:
-    """The trained network with its classifier, the average of its weights, the last mean loss."""
-    settings = PretrainSettings(
-        sizes=((options.size, options.epochs),), batch_size=128, peak_lr=0.25, seed=options.seed
-    )
-    if trial.adam:
-        settings = replace(settings, peak_lr=2e-3, weight_decay=0.05)
+) -> tuple[nn.Sequential, float]:
+    """The trained network with its classifier, and the last mean loss."""
+    settings = settings_of(trial, options)
     torch.manual_seed(options.seed)
-    model = nn.Sequential(build(trial), nn.Linear(width_of(trial), NUM_CLASSES))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(model)
+    model = nn.Sequential(trial.shape.build(), nn.Linear(trial.shape.widths[-1], NUM_CLASSES))
+    model = model.to(data[0].device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     groups = weight_groups(model, settings.weight_decay)
     optimizer: torch.optim.Optimizer
     if trial.adam:
         optimizer = torch.optim.AdamW(groups, lr=settings.peak_lr)
     else:
         optimizer = torch.optim.SGD(groups, lr=settings.peak_lr, momentum=0.9, nesterov=True)
-    pixels, labels = data
-    steps = len(pixels) // settings.batch_size
-    model.train()
+    pixels: Any = Strengthened(data[0]) if trial.strong else data[0]
+    loss = float("nan")
     for epoch in range(settings.num_epochs):
-        generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
-        total, begun = 0.0, time.perf_counter()
-        for index, rows in enumerate(batches(len(pixels), settings.batch_size, generator)):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(epoch * steps + index, steps, settings)
-            raw = strengthen(pixels[rows]) if trial.strong else pixels[rows]
-            x = augment(normalise(raw), options.size, settings, generator)
-            targets, others, share = labels[rows], labels[rows], 1.0
-            if trial.mix:
-                x, others, share = mixed(x, targets, trial.mix, generator)
-            with half_precision():
-                logits = model(x.to(memory_format=torch.channels_last)).float()
-            loss = share * functional.cross_entropy(
-                logits, targets, label_smoothing=trial.smoothing
+        begun = time.perf_counter()
+        with repeatable():
+            loss = train_epoch(
+                model, optimizer, (pixels, data[1]), epoch, settings, lambda count=1: None
             )
-            if share < 1:
-                loss = loss + (1 - share) * functional.cross_entropy(logits, others)
-            optimizer.zero_grad()
-            torch.autograd.backward(loss)
-            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-            optimizer.step()
-            follow(average, model)
-            total += loss.item()
         spent = time.perf_counter() - begun
-        print(f"  epoch {epoch + 1}: loss {total / steps:.3f}, {spent:.0f} s", flush=True)
-    return model, average, total / steps
-
-
-@torch.no_grad()
-def follow(average: nn.Module, model: nn.Module) -> None:
-    """One step of the exponential average; statistics of normalisations are taken as they are."""
-    for mean, now in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(now, 1 - AVERAGE_DECAY)
-    for mean, now in zip(average.buffers(), model.buffers(), strict=True):
-        mean.copy_(now)
+        print(f"  {options.name} {epoch + 1}: loss {loss:.3f}, {spent:.1f} s", flush=True)
+    return model, loss
 
 
 @torch.inference_mode()
@@ -312,10 +324,11 @@ def features(network: nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """(N, S, S, 3) uint8 -> (N, D)."""
     network.eval()
     parts = []
+    device = next(network.parameters()).device
     for part in pixels.split(128):
-        x = normalise(part.permute(0, 3, 1, 2)).contiguous(memory_format=torch.channels_last)
-        with half_precision():
-            parts.append(network(x).float())
+        x = normalise(part.to(device).permute(0, 3, 1, 2))
+        with half_precision(device.type):
+            parts.append(network(x.contiguous(memory_format=torch.channels_last)).float().cpu())
     return torch.cat(parts)
 
 
@@ -344,24 +357,25 @@ def probes(network: nn.Module, packs: dict[str, Any]) -> dict[str, float]:
     """Mean over two seeds of folds, by pack and size."""
     found = {}
     for name, size in PROBES:
-        pack = packs[name]
-        x = features(network, pack.pixels[size])
-        found[f"{name} {size}"] = round(
-            float(np.mean([probe(x, pack.labels, seed) for seed in (0, 1)])), 4
-        )
+        if name not in packs:
+            continue
+        pixels, labels = packs[name]
+        x = features(network, pixels[size])
+        accuracies = [probe(x, labels, seed) for seed in (0, 1)]
+        found[f"{name} {size}"] = round(float(np.mean(accuracies)), 4)
     return found
 
 
 @torch.inference_mode()
 def speed(network: nn.Module) -> float:
-    """Images/s at 64 px, median of 5 batches."""
-    network.eval()
+    """Images/s at 64 px on the CPU, median of 5 batches."""
+    network.cpu().eval()
     x = torch.randn(SPEED_BATCH, 3, SPEED_SIZE, SPEED_SIZE)
     x = x.to(memory_format=torch.channels_last)
     times = []
     for _ in range(6):
         begun = time.process_time()
-        with half_precision():
+        with half_precision("cpu"):
             network(x)
         times.append((time.process_time() - begun) / torch.get_num_threads())
     return round(SPEED_BATCH / float(np.median(times[1:])), 1)
@@ -377,49 +391,84 @@ def operations(network: nn.Module) -> float:
     return round(counter.get_total_flops() / 1e9, 3)
 
 
+def load_packs(folder: Path) -> dict[str, Any]:
+    """Pixels by size, and labels, of the development packs that are there."""
+    found = {}
+    for name in ("flowers5", "cats-dogs"):
+        if (folder / name).exists():
+            pack = load_pack(name, folder)
+            found[name] = (pack.pixels, pack.labels)
+    if (folder / "cifar10").exists():
+        pack = load_pack("cifar10-50", folder)
+        rows = ~pack.test(0)  # the 1,500 of its training part
+        kept = {size: pixels[torch.from_numpy(rows)] for size, pixels in pack.pixels.items()}
+        found["cifar10"] = (kept, pack.labels[rows])
+    return found
+
+
+SHARED: dict[str, Any] = {}
+
+
+def prepare_worker(aside: Path) -> None:
+    """Load in a worker what every trial needs."""
+    SHARED.update(torch.load(aside, mmap=True, weights_only=False))
+    torch.set_num_threads(max(1, torch.get_num_threads() // SHARED["workers"]))
+    SHARED["train"], SHARED["val"] = placed(SHARED["train"]), placed(SHARED["val"])
+
+
+def run_trial(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train and probe one."""
+    begun = time.perf_counter()
+    options.name = name
+    trial = trial_of(name)
+    model, loss = train(trial, SHARED["train"], options)
+    spent = time.perf_counter() - begun
+    network = model[0]
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        write_weights(network, options.keep / f"{name}.safetensors", settings_of(trial, options))
+    line = {
+        "trial": name,
+        "seed": options.seed,
+        "sizes": options.sizes,
+        "images": len(SHARED["train"][1]),
+        "parameters_m": round(sum(p.numel() for p in network.parameters()) / 1e6, 2),
+        "gflop": operations(trial.shape.build()),
+        "loss": round(loss, 3),
+        "val": round(accuracy(model, *SHARED["val"]), 4),
+        "seconds": round(spent),
+        **probes(network, SHARED["packs"]),
+    }
+    return {**line, "images_s": speed(network)}
+
+
 def run(options: argparse.Namespace) -> None:
-    done = {line["trial"] for line in read_lines(options.out) if line["seed"] == options.seed}
-    wanted = [name for name in options.trials if name not in done]
+    done = {(line["trial"], line["seed"], line["sizes"]) for line in read_lines(options.out)}
+    wanted = [n for n in options.trials if (n, options.seed, options.sizes) not in done]
     if not wanted:
         return
     folder = options.packs / "tiny-imagenet"
-    pixels, labels = pretrain_mini.load_pack(folder / "train.parquet", lambda: None)
+    pixels, labels = pretrain_mini.load_pack(folder / "train.parquet", lambda count=1: None)
     rows = chosen_pictures(labels, options.images)
-    data = pixels[rows], labels[rows]
-    val = pretrain_mini.load_pack(folder / "val.parquet", lambda: None)
-    packs: dict[str, Any] = {n: load_pack(n, options.packs) for n in ("flowers5", "cats-dogs")}
-    packs["cifar10"] = few(load_pack("cifar10-50", options.packs))
-    for name in wanted:
-        trial = TRIALS[name]
-        print(f"{name}: {operations(build(trial))} GFLOP", flush=True)
-        begun = time.process_time()
-        model, average, loss = train(trial, data, options)
-        spent = time.process_time() - begun
-        for title, trained in ((name, model), ("average", average)):
-            if title == "average" and name != "base":
-                continue
-            network = trained[0]
-            line = {
-                "trial": title,
-                "seed": options.seed,
-                "parameters_m": round(sum(p.numel() for p in network.parameters()) / 1e6, 2),
-                "gflop": operations(network),
-                "images_s": speed(network),
-                "loss": round(loss, 3),
-                "val": round(accuracy(trained, *val), 4),
-                "cpu_s": round(spent),
-                **probes(network, packs),
-            }
-            with options.out.open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(line, flush=True)
-
-
-def few(pack: Any) -> Any:
-    """The 1,500 training pictures of the pack."""
-    rows = ~pack.test(0)
-    kept = {size: pixels[torch.from_numpy(rows)] for size, pixels in pack.pixels.items()}
-    return replace(pack, pixels=kept, labels=pack.labels[rows])
+    shared = {
+        "train": (pixels[rows], labels[rows]),
+        "val": pretrain_mini.load_pack(folder / "val.parquet", lambda count=1: None),
+        "packs": load_packs(options.packs),
+        "workers": options.workers,
+    }
+    aside = options.out.with_suffix(".pt")
+    torch.save(shared, aside)
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(
+            options.workers, context, initializer=prepare_worker, initargs=(aside,)
+        ) as pool:
+            for future in as_completed([pool.submit(run_trial, n, options) for n in wanted]):
+                with options.out.open("a") as file:
+                    file.write(json.dumps(future.result()) + "\n")
+                print(future.result(), flush=True)
+    finally:
+        aside.unlink()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -432,7 +481,7 @@ def table(path: Path) -> None:
     print(f"\n| trial | M | GFLOP | images/s | loss | val | {' | '.join(names)} |")
     print(f"|---|---|---|---|---|---|{'---|' * len(names)}")
     for line in read_lines(path):
-        cells = [f"{line[name]:.3f}" for name in names]
+        cells = [f"{line[name]:.3f}" if name in line else "" for name in names]
         print(
             f"| {line['trial']} | {line['parameters_m']} | {line['gflop']} | {line['images_s']:.0f}"
             f" | {line['loss']:.2f} | {line['val']:.3f} | {' | '.join(cells)} |"
@@ -443,17 +492,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Short trials for mini.")
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--trials", default=",".join(TRIALS))
+    parser.add_argument("--trials", default=",".join(CHANGES))
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--sizes", default="32:6", help="SIZE:EPOCHS,...")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--rate", type=float, default=0.25)
+    parser.add_argument("--workers", type=int, default=1, help="trials at a time")
+    parser.add_argument("--keep", type=Path, help="folder for the weights")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true", help="print the table and stop")
     options = parser.parse_args()
     options.trials = options.trials.split(",")
-    unknown = set(options.trials) - TRIALS.keys()
-    if unknown:
-        parser.error(f"unknown trials {', '.join(sorted(unknown))}; known: {', '.join(TRIALS)}")
+    for name in options.trials:
+        try:
+            trial_of(name)
+        except ValueError as error:
+            parser.error(str(error))
     if not options.table:
         print(machine(), torch.__version__, f"{torch.get_num_threads()} thread(s)", flush=True)
         run(options)

@@ -18,6 +18,7 @@ from headstart import api
 from headstart.backbones import build_network, find_backbone
 from headstart.errors import DataError, ResumeError, UnknownNameError
 from headstart.recipes import pretrain_mini as recipe
+from headstart.recipes.augmenting import Variation, mix
 
 TOY = recipe.PretrainSettings(sizes=((32, 2), (40, 1)), batch_size=16, peak_lr=0.05)
 AGAIN = replace(TOY, sizes=((32, 2),), peak_lr=0.02, seed=1)
@@ -129,7 +130,8 @@ def test_the_learning_rate_rises_once_and_ends_at_nearly_zero():
 def test_augmentation_hangs_on_its_generator_and_keeps_the_shape():
     x = torch.rand(5, 3, 64, 64)
     first, again, other = (
-        recipe.augment(x, 48, TOY, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+        recipe.augment(x, 48, TOY.variation, torch.Generator().manual_seed(seed))
+        for seed in (1, 1, 2)
     )
     assert first.shape == (5, 3, 48, 48)
     assert torch.equal(first, again)
@@ -137,7 +139,7 @@ def test_augmentation_hangs_on_its_generator_and_keeps_the_shape():
 
 
 def test_augmentation_without_strength_is_the_picture_or_its_mirror():
-    plain = replace(TOY, min_area_fraction=1.0, colour_strength=0.0, grey_fraction=0.0)
+    plain = Variation(min_area_fraction=1.0, colour_strength=0.0, grey_fraction=0.0)
     x = torch.rand(8, 3, 64, 64)
     generator = torch.Generator().manual_seed(0)
     y = recipe.augment(x, 64, plain, generator)
@@ -146,6 +148,50 @@ def test_augmentation_without_strength_is_the_picture_or_its_mirror():
         bool((a - b.flip(2)).abs().mean() < (a - b).abs().mean()) for a, b in zip(x, y, strict=True)
     ]
     assert 0 < sum(flipped) < 8
+
+
+def test_cutmix_pastes_a_rectangle_and_weighs_the_labels_by_its_area():
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 20, 30)
+    labels = torch.arange(6)
+    batch = mix(x, labels, Variation(cutmix_fraction=1.0), np.random.default_rng(3))
+    own = (batch.x == x).all(1)
+    assert 0 < batch.share < 1
+    for row in range(6):
+        other = batch.x[row][:, ~own[row]]
+        if int(batch.second[row]) != row:
+            assert set(other.flatten().tolist()) == {float(batch.second[row])}
+            assert own[row].float().mean().item() == pytest.approx(batch.share)
+    assert torch.equal(x[:, 0, 0, 0], labels.float())
+
+
+def test_mixup_is_the_weighted_mean_of_two():
+    x = torch.arange(6.0).view(6, 1, 1, 1).expand(6, 3, 4, 4)
+    batch = mix(x, torch.arange(6), Variation(mixup_fraction=1.0), np.random.default_rng(1))
+    expected = batch.share * batch.first + (1 - batch.share) * batch.second
+    torch.testing.assert_close(batch.x[:, 0, 0, 0], expected)
+
+
+def test_the_loss_of_a_mixed_batch_is_the_cross_entropy_to_soft_labels():
+    labels, numbers = torch.tensor([0, 1, 2, 1]), np.random.default_rng(0)
+    batch = mix(torch.rand(4, 3, 8, 8), labels, Variation(cutmix_fraction=1.0), numbers)
+    logits = torch.randn(4, 3)
+    eye = torch.eye(3)
+    soft = batch.share * eye[batch.first] + (1 - batch.share) * eye[batch.second]
+    expected = torch.nn.functional.cross_entropy(logits, soft)
+    torch.testing.assert_close(batch.loss(logits), expected)
+    smoothed = torch.nn.functional.cross_entropy(logits, soft, label_smoothing=0.1)
+    torch.testing.assert_close(batch.loss(logits, 0.1), smoothed)
+
+
+def test_nothing_is_mixed_unless_asked():
+    x, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    batch = mix(x, labels, Variation(), np.random.default_rng(0))
+    assert batch.x is x
+    assert batch.share == 1
+    numbers = np.random.default_rng(0)
+    half = Variation(cutmix_fraction=0.3, mixup_fraction=0.2)
+    mixed = [mix(x, labels, half, numbers).share < 1 for _ in range(2000)]
+    assert 0.46 < np.mean(mixed) < 0.54
 
 
 def test_sizes_by_epoch():

@@ -12,6 +12,8 @@ size from 32 px works, because the map is averaged at the end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -58,14 +60,20 @@ class BasicBlock(nn.Module):
 class MiniNet(nn.Module):
     """The stages of `mini`, then global average pooling; no classifier."""
 
-    num_features = WIDTHS[-1]
+    num_features: int = WIDTHS[-1]
 
-    def __init__(self) -> None:
-        """Build the network with fresh weights, drawn from torch's global generator."""
+    def __init__(self, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS) -> None:
+        """Build the network with fresh weights, drawn from torch's global generator.
+
+        Args:
+            widths: channels of the four stages.
+            depths: blocks of the four stages.
+        """
         super().__init__()
+        self.num_features = widths[-1]
         self.stem = nn.Sequential(*conv_norm(3, STEM_WIDTH, 3, 2), nn.ReLU(inplace=True))
         channels = STEM_WIDTH
-        for index, (width, depth) in enumerate(zip(WIDTHS, DEPTHS, strict=True)):
+        for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
             blocks = []
             for position in range(depth):
                 stride = 2 if position == 0 and index > 0 else 1

@@ -24,11 +24,11 @@ machine with the same number of threads.
 from __future__ import annotations
 
 import csv
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,17 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional
 
-from headstart.backbones.mini import PIXEL_MEAN, PIXEL_STD, MiniNet
+from headstart.backbones.mini import MiniNet
 from headstart.backbones.weights import load_state, read_state
 from headstart.data import decode
 from headstart.data.listed.sheets import open_parquet
 from headstart.errors import DataError, ResumeError
 from headstart.files import digest_file, locked, make_folder, storage_errors, write_csv, write_whole
 from headstart.progress import Advance, Progress
+from headstart.recipes.augmenting import Variation, augment, mix, normalise
 from headstart.recipes.spec import RECIPES, RecipeSpec
-from headstart.runtime import cpu_multiplies_bfloat16
+from headstart.runtime import available_devices, best_precision
 
 SIDE = 64  # px of the pack's pictures
 TRAIN, VAL = "train.parquet", "val.parquet"
@@ -66,9 +66,8 @@ class PretrainSettings:
     warmup_epochs: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 5e-4
-    min_area_fraction: float = 0.25
-    colour_strength: float = 0.3
-    grey_fraction: float = 0.1
+    label_smoothing: float = 0.0
+    variation: Variation = field(default_factory=Variation)
     seed: int = 0
 
     @property
@@ -131,52 +130,6 @@ def load_pack(path: Path, advance: Advance) -> tuple[torch.Tensor, torch.Tensor]
     return pixels, labels
 
 
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """Uint8 pixels (B, 3, H, W) -> float32, zero mean and unit deviation a channel."""
-    mean = torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1) * 255
-    std = torch.tensor(PIXEL_STD).view(1, 3, 1, 1) * 255
-    return (pixels.float() - mean) / std
-
-
-def augment(
-    x: torch.Tensor, size: int, settings: PretrainSettings, generator: torch.Generator
-) -> torch.Tensor:
-    """Crop, flip and resize by one affine sampling, then vary brightness, contrast, colour.
-
-    Args:
-        x: (B, 3, 64, 64) normalised pixels.
-        size: resolution of the result in px.
-        settings: strengths.
-        generator: source of every random number.
-
-    Returns:
-        (B, 3, size, size) float32.
-    """
-    count = len(x)
-
-    def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.empty(count).uniform_(low, high, generator=generator)
-
-    area = uniform(settings.min_area_fraction, 1.0)
-    ratio = torch.exp(uniform(math.log(3 / 4), math.log(4 / 3)))
-    width, height = (area * ratio).sqrt().clamp(max=1), (area / ratio).sqrt().clamp(max=1)
-    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
-    theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 1, 1] = width * flip, height
-    theta[:, 0, 2] = uniform(-1, 1) * (1 - width)
-    theta[:, 1, 2] = uniform(-1, 1) * (1 - height)
-    grid = functional.affine_grid(theta, [count, 3, size, size], align_corners=False)
-    x = functional.grid_sample(x, grid, padding_mode="reflection", align_corners=False)
-
-    strength = settings.colour_strength
-    grey = x.mean(dim=1, keepdim=True)
-    saturation = uniform(1 - strength, 1 + strength)
-    saturation[uniform(0, 1) < settings.grey_fraction] = 0
-    x = torch.lerp(grey, x, saturation.view(-1, 1, 1, 1))
-    contrast = uniform(1 - strength, 1 + strength).view(-1, 1, 1, 1)
-    return x * contrast + uniform(-strength, strength).view(-1, 1, 1, 1)
-
-
 def learning_rate(step: int, steps_per_epoch: int, settings: PretrainSettings) -> float:
     """Linear warm-up to the peak, then a line down to zero at the last step."""
     total = settings.num_epochs * steps_per_epoch
@@ -184,9 +137,23 @@ def learning_rate(step: int, steps_per_epoch: int, settings: PretrainSettings) -
     return settings.peak_lr * min((step + 1) / warmup, (total - step) / (total - warmup))
 
 
-def half_precision() -> torch.autocast:
-    """bfloat16 autocast where the processor has that arithmetic; elsewhere it would be slower."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=cpu_multiplies_bfloat16())
+def pretraining_device() -> str:
+    """'cuda' where there is a GPU, else 'cpu'."""
+    return "cuda" if "cuda" in available_devices() else "cpu"
+
+
+def half_precision(device: str) -> torch.autocast:
+    """bfloat16 autocast where the device has that arithmetic; elsewhere it would be slower."""
+    enabled = best_precision(device)[0] == "bfloat16"
+    return torch.autocast(device, torch.bfloat16, enabled=enabled)
+
+
+def repeatable() -> AbstractContextManager[None]:
+    """On a GPU the same sums in the same order every time, for a few per cent of the speed."""
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True
+    )
+    return flags
 
 
 def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -201,7 +168,7 @@ def weight_groups(model: nn.Module, weight_decay: float) -> list[dict[str, objec
 
 def batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
     """Shuffled index batches; the incomplete last one is dropped."""
-    order = torch.randperm(count, generator=generator)
+    order = torch.randperm(count, generator=generator, device=generator.device)
     for start in range(0, count - batch_size + 1, batch_size):
         yield order[start : start + batch_size]
 
@@ -213,7 +180,7 @@ def accuracy(model: nn.Module, pixels: torch.Tensor, labels: torch.Tensor) -> fl
     hits = 0
     for start in range(0, len(pixels), 500):
         x = normalise(pixels[start : start + 500]).to(memory_format=torch.channels_last)
-        with half_precision():
+        with half_precision(x.device.type):
             hits += int((model(x).argmax(1) == labels[start : start + 500]).sum())
     return hits / len(pixels)
 
@@ -229,23 +196,27 @@ def train_epoch(
     """One pass over the training pictures; returns the mean loss."""
     model.train()
     pixels, labels = data
-    generator = torch.Generator().manual_seed(settings.seed * 100_003 + epoch)
+    device = labels.device
+    seed = settings.seed * 100_003 + epoch
+    generator, numbers = torch.Generator(device).manual_seed(seed), np.random.default_rng(seed)
     steps = len(pixels) // settings.batch_size
-    total = 0.0
+    total = torch.zeros((), dtype=torch.float64, device=device)
     for index, rows in enumerate(batches(len(pixels), settings.batch_size, generator)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch * steps + index, steps, settings)
-        x = augment(normalise(pixels[rows]), settings.size_of(epoch), settings, generator)
-        with half_precision():
-            logits = model(x.to(memory_format=torch.channels_last))
-        loss = functional.cross_entropy(logits.float(), labels[rows])
+        x = normalise(pixels[rows])
+        x = augment(x, settings.size_of(epoch), settings.variation, generator)
+        batch = mix(x, labels[rows], settings.variation, numbers)
+        with half_precision(device.type):
+            logits = model(batch.x.to(memory_format=torch.channels_last))
+        loss = batch.loss(logits.float(), settings.label_smoothing)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimizer.step()
-        total += loss.item()
+        total += loss.detach()
         advance(settings.batch_size)
-    return total / steps
+    return float(total) / steps
 
 
 # The two rounds that made the weights in the package.
@@ -283,8 +254,8 @@ def pretrain(
     make_folder(out_dir)
     with locked(out_dir):
         with progress.phase("Decoding", 0) as advance:
-            train = load_pack(data_dir / TRAIN, advance)
-            val = load_pack(data_dir / VAL, advance)
+            train = placed(load_pack(data_dir / TRAIN, advance))
+            val = placed(load_pack(data_dir / VAL, advance))
         begin: Path | None = None
         for number, settings in enumerate(rounds, 1):
             folder = out_dir / f"round-{number}"
@@ -300,6 +271,12 @@ def pretrain(
 
 
 Labelled = tuple[torch.Tensor, torch.Tensor]
+
+
+def placed(data: Labelled) -> Labelled:
+    """Pictures and labels on the device that trains."""
+    device = pretraining_device()
+    return data[0].to(device), data[1].to(device)
 
 
 def train_round(
@@ -323,7 +300,7 @@ def train_round(
     if begin is not None:
         load_state(backbone, {k: v.float() for k, v in read_state(begin).items()}, what="mini")
     model = nn.Sequential(backbone, nn.Linear(MiniNet.num_features, int(train[1].max()) + 1))
-    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = model.to(train[0].device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         weight_groups(model, settings.weight_decay),
         lr=settings.peak_lr,
@@ -334,7 +311,7 @@ def train_round(
     for epoch in range(len(log), settings.num_epochs):
         begun = time.perf_counter()
         title = f"{folder.name}, epoch {epoch + 1} of {settings.num_epochs}"
-        with progress.phase(title, len(train[0])) as advance:
+        with progress.phase(title, len(train[0])) as advance, repeatable():
             loss = train_epoch(model, optimizer, train, epoch, settings, advance)
         row = {
             "epoch": epoch,
@@ -365,7 +342,8 @@ def restore(
     """
     if not checkpoint.exists():
         return []
-    state = torch.load(checkpoint, weights_only=True)
+    device = next(model.parameters()).device
+    state = torch.load(checkpoint, weights_only=True, map_location=device)
     if state["settings"] != plain(settings):
         raise ResumeError(
             f"'{checkpoint}' was written with other settings of the recipe. Choose another --out."
@@ -384,7 +362,7 @@ def plain(settings: PretrainSettings) -> str:
 def write_weights(backbone: nn.Module, path: Path, settings: PretrainSettings) -> Path:
     """The backbone in 16 bits."""
     state = backbone.state_dict()
-    weights = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    weights = {k: (v.half() if v.is_floating_point() else v).cpu() for k, v in state.items()}
     contiguous = {k: v.contiguous() for k, v in weights.items()}
     metadata = {"settings": plain(settings)}
     write_whole(path, lambda aside: save_file(contiguous, aside, metadata=metadata))
