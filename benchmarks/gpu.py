@@ -65,7 +65,6 @@ from headstart.heads import fit_with_chosen_penalty, penalty_path, rotate_featur
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.inference.extractor import place_module
 from headstart.inference.folding import fold_normalisations
-from headstart.inference.preprocessing import normalise
 from headstart.runs import RunSettings, run_job
 from headstart.runtime import choose_execution, machine, usable_cores
 
@@ -321,10 +320,6 @@ def measure_extractor(bench: Bench, network: Network) -> None:
     form = {"network": network.spec.name, "form": "extractor.forward", "batch": bench.batch}
     rates = [bench.batch / seconds for seconds in taken]
     bench.tell("forward", network.spec.name, **form, **spread(rates))
-    on_device = pixels.to(bench.device)
-    taken = bench.windows(lambda: normalise(on_device, network.preprocessing))
-    rates = [bench.batch / seconds for seconds in taken]
-    bench.tell("forward", network.spec.name, **form | {"form": "normalise"}, **spread(rates))
 
 
 def measure_job(bench: Bench) -> None:
