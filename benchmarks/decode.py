@@ -46,10 +46,10 @@ from headstart.data import decode, load_table
 from headstart.data.decoding import decode_here
 from headstart.data.preparing import Order, prepare_picture
 from headstart.features.passes import extract_features
-from headstart.inference import FeatureExtractor, ImageList, resize_pixels
+from headstart.inference import FeatureExtractor, ImageList, ImageSource, resize_pixels
 from headstart.progress import Progress
 from headstart.records import ImageFacts, Preprocessing
-from headstart.runtime import choose_execution
+from headstart.runtime import choose_execution, usable_cores
 
 SIDE = 64
 CLASSES = 10
@@ -243,19 +243,14 @@ def compare_scaled(folder: Path) -> None:
     rates: dict[str, list[float]] = {"decoding": [], "network": [], "pass": []}
     list(extractor.extract(source, range(64), isolated=True))
     for _ in range(ROUNDS):
-        begun = time.perf_counter()
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            tasks = [range(i, i + 32) for i in range(0, len(source), 32)]
-            list(pool.map(lambda rows: extractor.prepare_many(source, rows), tasks))
-        rates["decoding"].append(len(source) / (time.perf_counter() - begun))
+        rates["decoding"].append(
+            prepared_rate(extractor, source, len(source), usable_cores(), isolated=True)
+        )
         begun = time.perf_counter()
         for _ in range(len(source) // len(batch)):
             extractor.forward(batch)
         rates["network"].append(len(source) / (time.perf_counter() - begun))
-        begun = time.perf_counter()
-        for _ in extractor.extract(source, range(len(source)), isolated=True):
-            pass
-        rates["pass"].append(len(source) / (time.perf_counter() - begun))
+        rates["pass"].append(pass_rate(extractor, source, len(source)))
     for name, found in rates.items():
         low, high = min(found), max(found)
         print(f"{name}: {statistics.median(found):.0f} [{low:.0f}, {high:.0f}] images/s")
@@ -263,6 +258,69 @@ def compare_scaled(folder: Path) -> None:
     print(
         f"pass / network alone: {statistics.median(shares):.2f} [{shares[0]:.2f}, {shares[-1]:.2f}]"
     )
+
+
+def made_jpegs(count: int) -> list[bytes]:
+    """Pictures with a shorter side of 512 px, detail at four scales, quality 90."""
+
+    def one(seed: int) -> bytes:
+        generator = np.random.default_rng(seed)
+        total = np.zeros((512, 682, 3), dtype=np.float32)
+        for cells, weight in ((6, 0.5), (24, 0.25), (96, 0.15), (340, 0.1)):
+            coarse = generator.integers(0, 256, (cells, cells * 4 // 3, 3), dtype=np.uint8)
+            part = Image.fromarray(coarse).resize((682, 512), Image.Resampling.BICUBIC)
+            total += weight * np.asarray(part, dtype=np.float32)
+        stream = io.BytesIO()
+        Image.fromarray(total.round().astype(np.uint8)).save(stream, "JPEG", quality=90)
+        return stream.getvalue()
+
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def prepared_rate(
+    extractor: FeatureExtractor, source: ImageSource, count: int, threads: int, *, isolated: bool
+) -> float:
+    """Images/s of decoding and resizing alone, in the extractor's tasks of 32 images."""
+    tasks = [range(start, min(start + 32, count)) for start in range(0, count, 32)]
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda rows: extractor.prepare_many(source, rows, isolated=isolated),
+                          tasks):  # fmt: skip
+            pass
+    return count / (time.perf_counter() - begun)
+
+
+def pass_rate(extractor: FeatureExtractor, source: ImageSource, count: int) -> float:
+    """Images/s of a whole pass, nothing stored."""
+    begun = time.perf_counter()
+    for _ in extractor.extract(source, range(count)):
+        pass
+    return count / (time.perf_counter() - begun)
+
+
+def decoded_on(jpegs: list[bytes], device: str) -> list[torch.Tensor]:
+    """(3, H, W) uint8 on the device: nvJPEG there, Pillow on the processor for a dry run."""
+    if device == "cuda":
+        from torchvision.io import ImageReadMode, decode_jpeg
+
+        encoded = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in jpegs]
+        return decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+    pictures = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in jpegs]
+    return [torch.from_numpy(pixels).permute(2, 0, 1) for pixels in pictures]
+
+
+def resized_on(pictures: list[torch.Tensor], size: int, mode: str) -> torch.Tensor:
+    """(B, size, size, 3) uint8; pictures of one shape at once."""
+    alike = len({picture.shape for picture in pictures}) == 1
+    groups = [torch.stack(pictures)] if alike else [picture[None] for picture in pictures]
+    squares = [
+        nn.functional.interpolate(
+            group.float(), size=(size, size), mode=mode, antialias=True, align_corners=False
+        )
+        for group in groups
+    ]
+    return torch.cat(squares).round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
 
 
 def enlarged(path: Path, side: int) -> bytes:
