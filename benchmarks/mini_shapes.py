@@ -74,7 +74,7 @@ from headstart.splitting import hold_out, stratified_folds
 NUM_CLASSES = 200
 PROBES = (("flowers5", 64), ("flowers5", 96), ("cats-dogs", 64), ("cats-dogs", 96), ("cifar10", 64))
 SPEED_BATCH, SPEED_SIZE = 256, 64
-RANDAUGMENT_GROUPS = 16
+RANDAUGMENT_GROUPS = 8
 
 
 class SqueezeExcite(nn.Module):
