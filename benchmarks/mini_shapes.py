@@ -378,7 +378,7 @@ def speed(network: nn.Module) -> float:
         with half_precision("cpu"):
             network(x)
         times.append((time.process_time() - begun) / torch.get_num_threads())
-    return round(SPEED_BATCH / float(np.median(times[1:])), 1)
+    return round(SPEED_BATCH / float(np.median(times[1:])))
 
 
 def operations(network: nn.Module) -> float:
@@ -439,7 +439,8 @@ def run_trial(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "seconds": round(spent),
         **probes(network, SHARED["packs"]),
     }
-    return {**line, "images_s": speed(network)}
+    on_gpu = SHARED["train"][1].is_cuda  # then this processor's speed is beside the point
+    return {**line, "images_s": "" if on_gpu else speed(network)}
 
 
 def run(options: argparse.Namespace) -> None:
@@ -483,7 +484,7 @@ def table(path: Path) -> None:
     for line in read_lines(path):
         cells = [f"{line[name]:.3f}" if name in line else "" for name in names]
         print(
-            f"| {line['trial']} | {line['parameters_m']} | {line['gflop']} | {line['images_s']:.0f}"
+            f"| {line['trial']} | {line['parameters_m']} | {line['gflop']} | {line['images_s']}"
             f" | {line['loss']:.2f} | {line['val']:.3f} | {' | '.join(cells)} |"
         )
 
