@@ -165,13 +165,13 @@ def test_features_of_two_devices_and_precisions_are_kept_apart(colours, monkeypa
     placings = [{}, {"device": "cpu", "precision": "float32"}]
     placings += [{"precision": "float32"}] if ON_GPU else []
     keys = {choose_execution(**{"device": DEVICE, **placing}).key for placing in placings}
-    forward, passed = FeatureExtractor.forward, []
+    launched, passed = FeatureExtractor._launched, []
 
     def counted(self, pixels):
         passed.append(len(pixels))
-        return forward(self, pixels)
+        return launched(self, pixels)
 
-    monkeypatch.setattr(FeatureExtractor, "forward", counted)
+    monkeypatch.setattr(FeatureExtractor, "_launched", counted)
     for number, placing in enumerate(placings):
         table = load_images([colours])
         network = build_network(find_backbone("mini"), image_size=32)
