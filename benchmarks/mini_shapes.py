@@ -15,7 +15,8 @@ time, and `--keep` writes their weights. Then linear probes, 5 folds with two se
 development packs alone: flowers5 and cats-dogs at 64 and 96 px, 1,500 of CIFAR-10 at 64 px.
 A trial is one training: docs/experiments.md says by how much two of the same differ.
 
-Changes, joined by `+`. `base` is `mini` as it is:
+Changes, joined by `+`, of `base`: widths 32, 64, 192, 384 with 1, 1, 2, 2 blocks and strided
+convolutions. `lean+shallow+antialias` is `mini` as it is:
     antialias     average pooling before strided convolutions (Zhang, 2019)
     se            squeeze and excitation in every block (Hu et al., 2018)
     deepstem      three 3x3 convolutions in the stem (He et al., 2019)
@@ -54,7 +55,7 @@ import torch
 from torch import nn
 from transfer import load_pack
 
-from headstart.backbones.mini import MiniNet, conv_norm
+from headstart.backbones.mini import conv_norm
 from headstart.heads import fit_with_chosen_penalty, penalty_path, predict_logits
 from headstart.recipes import pretrain_mini
 from headstart.recipes.augmenting import Variation, normalise
@@ -118,7 +119,7 @@ def relu() -> nn.Module:
 def basic(
     ways: tuple[int, int], stride: int, *, se: bool = False, antialias: bool = False
 ) -> nn.Module:
-    """`mini`'s block, with squeeze and excitation or averages before strides."""
+    """Two 3x3 convolutions, with squeeze and excitation or averages in place of strides."""
     if stride == 2 and antialias:
         first = [nn.AvgPool2d(2, ceil_mode=True), *conv_norm(*ways, 3, 1), relu()]
     else:
@@ -156,10 +157,8 @@ class Shape:
     stem: int = 1
     stem_stride: int = 2
 
-    def build(self) -> nn.Module:
+    def build(self) -> nn.Sequential:
         """(B, 3, H, W) -> (B, D), fresh weights from torch's global generator."""
-        if (self.block, self.stem, self.stem_stride) == (basic, 1, 2):
-            return MiniNet(self.widths, self.depths)
         width = self.widths[0]
         parts = [*conv_norm(3, width, 3, 2), relu()]
         for _ in range(self.stem - 1):
@@ -188,7 +187,7 @@ class Trial:
     """A network and how it is trained.
 
     Attributes:
-        shape: None is `mini` itself.
+        shape: of the network.
         variation: of the pictures.
         smoothing: of the labels.
         strong: RandAugment before all else.

@@ -196,15 +196,12 @@ def shortened(name: str, longest: int = 24) -> str:
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
 
 
-def pretraining_figure(
-    *, loss: Sequence[float], accuracy: Sequence[float], rounds: Sequence[int], title: str
-) -> Figure:
-    """Training loss and accuracy on held-out pictures over epochs of several rounds.
+def pretraining_figure(*, loss: Sequence[float], accuracy: Sequence[float], title: str) -> Figure:
+    """Training loss and accuracy on held-out pictures over epochs.
 
     Args:
         loss: (E,) mean training loss of each epoch.
-        accuracy: (E,) after each epoch.
-        rounds: (E,) number of the round, rising.
+        accuracy: (E,) after each epoch; NaN where it was not measured.
         title: one line.
     """
     figure = Figure(figsize=(7.0, 3.6), layout="constrained")
@@ -213,13 +210,9 @@ def pretraining_figure(
     (falling,) = axes.plot(epochs, loss, color=ORANGE, label="training loss (left)")
     axes.set(xlabel="epoch", ylabel="training loss", title=title)
     beside = axes.twinx()
-    (rising,) = beside.plot(epochs, accuracy, color=BLUE, label="accuracy, held out (right)")
+    (rising,) = beside.plot(
+        epochs, accuracy, color=BLUE, marker=".", label="accuracy, held out (right)"
+    )
     beside.set(ylabel="accuracy", ylim=(0, 1))
-    for border in np.flatnonzero(np.diff(rounds)) + 1.5:
-        axes.axvline(border, color="0.6", linestyle="--", linewidth=1)
-        axes.annotate(
-            "next round", (border, 0.97), xycoords=("data", "axes fraction"), xytext=(4, 0),
-            textcoords="offset points", fontsize=8, va="top", color="0.35",
-        )  # fmt: skip
     axes.legend(handles=[falling, rising], loc="upper right", fontsize=8)
     return figure

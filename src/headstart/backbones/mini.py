@@ -1,18 +1,18 @@
 """`mini`: the network in the box.
 
-A residual network (He et al., 2016, "Deep residual learning") of basic blocks, shaped for small
-pictures on a CPU: few channels where the map is large, many where it is small, so that most of
-its 5.9 million parameters cost little time. Three habits of later work are kept because they are
-free: average pooling before the 1x1 convolution of a shortcut (ResNet-D, He et al., 2019), the
-last scale of each branch starting at zero (Goyal et al., 2017), a 3x3 stem instead of 7x7.
+A residual network (He et al., 2016, "Deep residual learning") of one basic block a stage, shaped
+for small pictures on a CPU: few channels where the map is large, many where it is small, so that
+most of its 2.3 million parameters cost little time (0.14 GFLOP a picture of 64 px). Habits of
+later work are kept where they cost nothing: average pooling before every convolution that would
+skip pixels (Zhang, 2019, "Making convolutional networks shift-invariant again"; in shortcuts
+ResNet-D, He et al., 2019), the last scale of each branch starting at zero (Goyal et al., 2017), a
+3x3 stem instead of 7x7. 2.6 times the operations transferred hardly better: docs/experiments.md.
 
 Shapes for a 64 px picture: stem 32x32, stage1 32x32, stage2 16x16, stage3 8x8, stage4 4x4. Any
 size from 32 px works, because the map is averaged at the end.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -21,9 +21,7 @@ from torch import nn
 PIXEL_MEAN = (0.4805, 0.4487, 0.3977)
 PIXEL_STD = (0.2742, 0.2673, 0.2793)
 
-STEM_WIDTH = 32
-WIDTHS = (32, 64, 192, 384)
-DEPTHS = (1, 1, 2, 2)
+WIDTHS = (24, 48, 160, 384)
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 
 
@@ -36,6 +34,11 @@ def conv_norm(channels_in: int, channels_out: int, kernel: int, stride: int) -> 
     ]
 
 
+def halved(stride: int) -> list[nn.Module]:
+    """Averages of 2x2 where `stride` is 2, nothing where it is 1."""
+    return [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut: relu(branch(x) + shortcut(x))."""
 
@@ -43,14 +46,16 @@ class BasicBlock(nn.Module):
         """Build a block from `channels_in` to `channels_out` channels, `stride` 1 or 2."""
         super().__init__()
         self.branch = nn.Sequential(
-            *conv_norm(channels_in, channels_out, 3, stride),
+            *halved(stride),
+            *conv_norm(channels_in, channels_out, 3, 1),
             nn.ReLU(inplace=True),
             *conv_norm(channels_out, channels_out, 3, 1),
         )
         self.shortcut = nn.Sequential()
         if stride != 1 or channels_in != channels_out:
-            pool = [nn.AvgPool2d(2, ceil_mode=True)] if stride == 2 else []
-            self.shortcut = nn.Sequential(*pool, *conv_norm(channels_in, channels_out, 1, 1))
+            self.shortcut = nn.Sequential(
+                *halved(stride), *conv_norm(channels_in, channels_out, 1, 1)
+            )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, C_in, H, W) -> (B, C_out, H / stride, W / stride)."""
@@ -60,26 +65,17 @@ class BasicBlock(nn.Module):
 class MiniNet(nn.Module):
     """The stages of `mini`, then global average pooling; no classifier."""
 
-    num_features: int = WIDTHS[-1]
+    num_features = WIDTHS[-1]
 
-    def __init__(self, widths: Sequence[int] = WIDTHS, depths: Sequence[int] = DEPTHS) -> None:
-        """Build the network with fresh weights, drawn from torch's global generator.
-
-        Args:
-            widths: channels of the four stages.
-            depths: blocks of the four stages.
-        """
+    def __init__(self) -> None:
+        """Build the network with fresh weights, drawn from torch's global generator."""
         super().__init__()
-        self.num_features = widths[-1]
-        self.stem = nn.Sequential(*conv_norm(3, STEM_WIDTH, 3, 2), nn.ReLU(inplace=True))
-        channels = STEM_WIDTH
-        for index, (width, depth) in enumerate(zip(widths, depths, strict=True)):
-            blocks = []
-            for position in range(depth):
-                stride = 2 if position == 0 and index > 0 else 1
-                blocks.append(BasicBlock(channels, width, stride))
-                channels = width
-            self.add_module(f"stage{index + 1}", nn.Sequential(*blocks))
+        channels = WIDTHS[0]
+        self.stem = nn.Sequential(*conv_norm(3, channels, 3, 2), nn.ReLU(inplace=True))
+        for index, width in enumerate(WIDTHS):
+            block = BasicBlock(channels, width, stride=1 if index == 0 else 2)
+            self.add_module(f"stage{index + 1}", nn.Sequential(block))
+            channels = width
         self._initialise()
 
     def _initialise(self) -> None:
