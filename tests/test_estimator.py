@@ -579,7 +579,7 @@ def test_layers_are_a_parameter_to_search(paths, labels, tmp_path):
     search = GridSearchCV(small(), {"layers": [None, 2]}, cv=2).fit(paths, labels)
     assert search.best_params_["layers"] in (None, 2)
     named = small(layers="Stage3, head").fit(paths, labels)
-    assert named.model_.head.num_inputs == 192 + 384
+    assert named.model_.head.num_inputs == 160 + 384
     counted = small(layers=np.int64(2)).fit(paths, labels)
     assert np.array_equal(counted.predict_proba(paths), named.predict_proba(paths))
     counted.save(tmp_path / "bundle")

@@ -69,8 +69,8 @@ def test_parts_are_means_of_the_librarys_activations(name, size, words, activati
 
 def test_a_number_counts_from_the_networks_own_features():
     assert network("1").layers == {"head": 384}
-    assert network("3").layers == {"stage2": 64, "stage3": 192, "head": 384}
-    assert network("5").num_features == 32 + 32 + 64 + 192 + 384
+    assert network("3").layers == {"stage2": 48, "stage3": 160, "head": 384}
+    assert network("5").num_features == 24 + 24 + 48 + 160 + 384
     assert list(network("2", name="LeNet5", weights="none").layers) == ["conv1", "dense2"]
     x = pictures()
     with torch.inference_mode():
@@ -85,7 +85,7 @@ def test_auto_takes_four_at_most_and_no_more_features_than_a_probe_bears(monkeyp
     assert list(network("auto").layers) == ["stage3", "head"]
     monkeypatch.setattr(layered_module, "MOST_FEATURES", 384)
     assert list(network("auto").layers) == ["head"]
-    with pytest.raises(UsageError, match=r"at most 384 features, stage3, head of mini give 576"):
+    with pytest.raises(UsageError, match=r"at most 384 features, stage3, head of mini give 544"):
         network("2")
 
 

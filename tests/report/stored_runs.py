@@ -139,7 +139,7 @@ def record_of(
         "data": {"name": name, "digest": "d" * 32, "num_images": count, "num_left_out": 0,
                  "class_names": list(classes), "class_counts": [LEARNT + TESTED] * len(classes)},
         "backbone": {"name": "mini", "architecture": "mini", "num_features": 384,
-                     "num_parameters": 5_919_776, "code_licence": "Apache-2.0",
+                     "num_parameters": 2_295_672, "code_licence": "Apache-2.0",
                      "weights": {"source": "bundled", "origin": "mini.safetensors",
                                  "licence": "research only", "file_digest": "f" * 64}},
         "preprocessing": {"size": 96, "resize": "squash", "interpolation": "bilinear",

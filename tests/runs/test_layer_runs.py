@@ -159,7 +159,7 @@ def test_the_choice_of_a_fold_does_not_hang_on_the_labels_it_is_scored_on(
 @pytest.mark.parametrize("more", [{}, MLP, {"views": "flip", "tta": "flip"}], ids=str)
 def test_named_layers_answer_alike(folder, tmp_path, more):
     result = run_job(settings(folder, tmp_path / "run", layers="2", **more))
-    assert result.record["backbone"]["layers"] == {"stage3": 192, "head": 384}
+    assert result.record["backbone"]["layers"] == {"stage3": 160, "head": 384}
     assert result.metrics["cross_validation"]["figures"]["accuracy"]["value"] > 0.7
     table = rows(result.out / "predictions.csv")
     found = headstart.load(result.out).predict([folder / row["path"] for row in table])
