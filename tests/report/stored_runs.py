@@ -138,7 +138,7 @@ def record_of(
         "times": {"features": 4.0, "folds": 1.5, "final fit": 0.5, "peak_memory_mib": 512.0},
         "data": {"name": name, "digest": "d" * 32, "num_images": count, "num_left_out": 0,
                  "class_names": list(classes), "class_counts": [LEARNT + TESTED] * len(classes)},
-        "backbone": {"name": "mini", "architecture": "mini", "num_features": 384,
+        "backbone": {"name": "mini", "architecture": "mini2", "num_features": 384,
                      "num_parameters": 2_295_672, "code_licence": "Apache-2.0",
                      "weights": {"source": "bundled", "origin": "mini.safetensors",
                                  "licence": "research only", "file_digest": "f" * 64}},

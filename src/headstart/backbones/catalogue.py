@@ -53,7 +53,7 @@ BACKBONES.register(
     BackboneSpec(
         name="mini",
         origin="own",
-        architecture="mini",
+        architecture="mini2",  # the second network of this name
         summary="in the box: made for small pictures on a CPU",
         default_weights="bundled",
         weights_licence=MINI_LICENCE,

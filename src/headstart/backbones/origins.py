@@ -64,7 +64,7 @@ def make_own(spec: BackboneSpec, image_size: int) -> Architecture:
 
     own: Any
     own, build = {
-        "mini": (mini, mini.MiniNet),
+        "mini2": (mini, mini.MiniNet),
         "lenet5": (lenet, lenet.LeNet5),
         "smallcnn": (small, small.SmallCNN),
     }[spec.architecture]

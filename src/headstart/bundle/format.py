@@ -382,7 +382,8 @@ def read_spec(about: dict[str, Any], folder: Path) -> tuple[BackboneSpec, Weight
     if architecture not in known_architectures(origin):
         raise BundleError(
             f"The bundle '{folder}' needs the network '{architecture}' of '{origin}', which this "
-            "installation does not have. Update Headstart and timm."
+            "installation does not have. Update Headstart and timm, or run the data again if the "
+            "bundle is older than they are."
         )
     spec = BackboneSpec(
         name=backbone["name"],
