@@ -118,7 +118,7 @@ def test_the_bundled_file_must_be_this_versions(tmp_path, monkeypatch):
     from headstart.backbones import weights
 
     changed = tmp_path / "mini.safetensors"
-    state = weights.read_state(weights.bundled_file("mini"))
+    state = weights.read_state(weights.bundled_file("mini2"))
     state["stem.0.weight"] = state["stem.0.weight"] + 1
     save_file(state, changed)
     monkeypatch.setattr(weights, "bundled_file", lambda architecture: changed)

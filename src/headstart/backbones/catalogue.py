@@ -13,7 +13,7 @@ from headstart.registry import Registry
 
 TIMM_PREFIX = "timm:"
 MINI_LICENCE = "research only: trained on ImageNet pictures (non-commercial research terms)"
-# Of src/headstart/weights/mini.safetensors; checked at every load.
+# Of src/headstart/weights/mini2.safetensors; checked at every load.
 MINI_SHA256 = "12d4c89f3bba8e48b515c99dfea326deeb045d910d242f8cd54a8f80f0e836cb"
 # torchvision states no licence for its weights; its README leaves the terms to the user.
 TORCHVISION_LICENCE = "not stated: trained on ImageNet, whose research terms may bind"
