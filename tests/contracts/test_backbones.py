@@ -306,4 +306,4 @@ def test_mini_takes_any_size(size):
     features = network.module(x)
     assert features.shape == (2, 384)
     assert torch.isfinite(features).all()
-    assert (features.std(dim=0) > 0).float().mean() > 0.3  # noise wakes few of them
+    assert (features.std(dim=0) > 0).float().mean() > 0.2  # noise wakes few of them
