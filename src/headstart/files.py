@@ -116,11 +116,13 @@ def read_json(path: Path) -> Any:
 def neutral_cell(value: object) -> object:
     """Put an apostrophe before text that a spreadsheet would run as a formula.
 
-    A carriage return is written as a backslash and an r: inside a cell it would end the line.
+    Text that would be one but for its own apostrophes gets another, so that two texts never become
+    the same cell. A carriage return is written as a backslash and an r: inside a cell it would end
+    the line.
     """
     if not isinstance(value, str):
         return value
-    mark = "'" if value.startswith(FORMULA_STARTS) else ""
+    mark = "'" if value.lstrip("'").startswith(FORMULA_STARTS) else ""
     return mark + value.replace("\r", "\\r")
 
 

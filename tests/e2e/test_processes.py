@@ -139,7 +139,7 @@ def test_a_full_disk_is_one_sentence_and_the_rest_stays_whole(many, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", small], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", small], capture_output=True
     )
     if mounted.returncode != 0:
         pytest.skip("no right to mount a small file system")

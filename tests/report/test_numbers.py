@@ -130,7 +130,7 @@ def leak_answer(folder, code) -> str:
     return table[code].answer
 
 
-@pytest.mark.parametrize("cell", ["=1+1", "plain", "@x", "-3", "'quoted'", ""])
+@pytest.mark.parametrize("cell", ["=1+1", "plain", "@x", "-3", "'quoted'", "'-", "''=x", "'", ""])
 def test_cells_come_back_as_they_were(cell):
     assert plain_cell(str(neutral_cell(cell))) == cell
 

@@ -8,6 +8,7 @@ import statistics
 
 import numpy as np
 import pytest
+from pictures import COLOURS, paint
 from test_job import figures, rows, settings
 
 import headstart
@@ -272,6 +273,8 @@ def test_tiny_data_give_a_short_curve():
 def test_class_weights_change_the_fit_of_unequal_classes(colour_folder, tmp_path):
     for path in sorted((colour_folder / "red").iterdir())[5:]:
         path.unlink()
+    for number in range(5):  # two classes that nothing but their frequency tells apart
+        paint(colour_folder / "red" / f"{number:02d}.png", COLOURS["green"], seed=900 + number)
     plain = run_job(settings(colour_folder, tmp_path / "a"))
     balanced = run_job(settings(colour_folder, tmp_path / "b", class_weights="balanced"))
     assert (plain.out / "model/weights.safetensors").read_bytes() != (

@@ -58,7 +58,7 @@ def test_every_fold_keeps_the_layers_that_its_inner_rows_like_best(chosen):
     table = rows(result.out / "layers.csv")
     names = ["head", "stage3,head", "stage2,stage3,head", "stage1,stage2,stage3,head"]
     assert [row["layers"] for row in table] == names * 3
-    assert [int(row["features"]) for row in table] == [384, 576, 640, 672] * 3
+    assert [int(row["features"]) for row in table] == [384, 544, 592, 616] * 3
     kept = [row for row in table if row["kept"] == "yes"]
     assert [row["fold"] for row in kept] == ["1", "2", "3"]
     for row in kept:

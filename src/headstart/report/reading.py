@@ -214,7 +214,8 @@ def read_rows(path: Path, *columns: str) -> list[Row]:
 
 def plain_cell(cell: str) -> str:
     """A cell without the apostrophe that kept a spreadsheet from running it."""
-    return cell[1:] if cell.startswith("'") and cell[1:].startswith(FORMULA_STARTS) else cell
+    marked = cell.startswith("'") and cell.lstrip("'").startswith(FORMULA_STARTS)
+    return cell[1:] if marked else cell
 
 
 def read_predictions(path: Path, class_names: tuple[str, ...]) -> Predictions | None:
