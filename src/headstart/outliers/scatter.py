@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from headstart.records import Floats, Integers
 
@@ -189,7 +190,9 @@ def principal_components(covariance: Doubles, count: int) -> Doubles:
     width = len(covariance)
     count = min(count, width)
     if width <= LARGEST_EXACT:
-        values, vectors = eigh(covariance, subset_by_index=(width - count, width - 1))
+        # LAPACK's reduction is not faster on many threads: they wait for each other, all awake.
+        with threadpool_limits(1, user_api="blas"):
+            values, vectors = eigh(covariance, subset_by_index=(width - count, width - 1))
     else:
         directions = np.random.default_rng(0).normal(size=(width, count + EXTRA_DIRECTIONS))
         for _ in range(TURNS + 1):
