@@ -6,7 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from pictures import COLOURS, data_folder, paint
+from pictures import data_folder, paint_colours
 
 import headstart  # noqa: F401 - first, because torchmetrics imports torchvision
 
@@ -24,11 +24,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 @pytest.fixture
 def colour_folder(tmp_path) -> Path:
     """Three easy classes of twelve PNG pictures each."""
-    folder = tmp_path / "colours"
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for i in range(12):
-            paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
-    return folder
+    return paint_colours(tmp_path / "colours")
 
 
 @pytest.fixture(scope="session")

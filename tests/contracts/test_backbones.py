@@ -302,8 +302,9 @@ def test_the_size_is_the_librarys_own(name):
 @pytest.mark.parametrize("size", [32, 47, 64, 96, 224])
 def test_mini_takes_any_size(size):
     network = build_network(find_backbone("mini"), image_size=size)
-    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    features = network.module(x)
+    # Soft blobs: of pixels that know nothing of each other hardly a feature wakes.
+    coarse = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    features = network.module(torch.nn.functional.interpolate(coarse, size=size, mode="bilinear"))
     assert features.shape == (2, 384)
     assert torch.isfinite(features).all()
-    assert (features.std(dim=0) > 0).float().mean() > 0.2  # noise wakes few of them
+    assert (features.std(dim=0) > 0).float().mean() > 0.3

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bundles import coarse_pictures
-from pictures import COLOURS, paint
+from pictures import paint_colours
 from placing import DEVICE, ON_DEVICE, ON_GPU, needs_gpu
 
 import headstart
@@ -68,11 +68,7 @@ def test_auto_takes_the_gpu():
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """Three classes of twelve pictures."""
-    folder = tmp_path_factory.mktemp("gpu-elsewhere") / "colours"
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for i in range(12):
-            paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
-    return folder
+    return paint_colours(tmp_path_factory.mktemp("gpu-elsewhere") / "colours")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from pictures import COLOURS, paint
+from pictures import paint_colours
 from placing import DEVICE, ON_DEVICE, ON_GPU, needs_gpu
 
 import headstart
@@ -67,11 +67,7 @@ def figures(folder):
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
     """Three classes of twelve pictures."""
-    folder = tmp_path_factory.mktemp("gpu-runs") / "colours"
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for i in range(12):
-            paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
-    return folder
+    return paint_colours(tmp_path_factory.mktemp("gpu-runs") / "colours")
 
 
 @pytest.fixture(autouse=True)

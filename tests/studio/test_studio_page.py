@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("streamlit", reason="the page needs streamlit")
 
-from pictures import COLOURS, paint
+from pictures import COLOURS, paint_colours
 from PIL import Image
 from report.stored_runs import edit_json, make_run
 from streamlit.testing.v1 import AppTest
@@ -33,10 +33,7 @@ SCRIPT = Path(entry_folder.__file__).with_name("headstart_studio.py")
 
 @pytest.fixture(scope="module")
 def colours(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures") / "colours"
-    for number, (name, colour) in enumerate(COLOURS.items()):
-        for i in range(12):
-            paint(folder / name / f"{i:02d}.png", colour, seed=100 * number + i)
+    folder = paint_colours(tmp_path_factory.mktemp("pictures") / "colours")
     shutil.copy(folder / "red" / "01.png", folder / "red" / "twin.png")
     return folder
 
