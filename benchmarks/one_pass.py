@@ -17,14 +17,17 @@ These, in one process, in turn, `repeats` times; medians, and ratios within one 
     job, mlp    (`--mlp`) the same with the head of the usual way in place of the logistic one,
                 5 epochs, batch 16, on the features that `job` has stored: its seconds but for
                 reading them, and those of the pass of `job`
-    plain loop  decode, resize, normalise, forward in bfloat16 channels-last, batch 64, one by one
+    plain loop  decode, resize, normalise, forward channels-last in the precision that the job
+                takes here, batch 64, one by one
     forward     the same with the pixels decoded beforehand: the network alone
-                (both over `--loop-images`, scaled to all; half before the job and half after it)
+    engine      the network in the engine of the job (folded, or OpenVINO), pixels decoded
+                beforehand
+                (all three over `--loop-images`, scaled to all; half before the job, half after it)
     usual       batch 16; every step decodes, resizes, runs the frozen network and trains a head of
                 512 and 64 units with Adam; 5 folds x 5 epochs over training and validation part,
                 then 5 epochs over all training images, then the test part: 30 N_train + N_test
-                images. Timed on a slice and scaled by the number of images; in float32, as users
-                run it, and in bfloat16 channels-last.
+                images. Timed on a slice and scaled by the number of images; in float32 as users
+                run it, and channels-last in the precision of the job (`usual, same`).
 
 Figures of the last recorded run: docs/benchmarks.md.
 """
@@ -32,6 +35,7 @@ Figures of the last recorded run: docs/benchmarks.md.
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import json
 import os
@@ -47,6 +51,8 @@ from torch import nn
 
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.data import load_table
+from headstart.inference import FeatureExtractor
+from headstart.inference.engines import PassWork, choose_engine
 from headstart.records import ImageTable
 from headstart.runs import RunSettings, run_job
 from headstart.runs.record import versions
@@ -85,35 +91,56 @@ def pixels_of(table: ImageTable, rows: range) -> torch.Tensor:
     return torch.stack(pictures).float() / 255
 
 
-def in_bfloat16(module: nn.Module) -> nn.Module:
-    import copy
+class Plain:
+    """A network as it is, without folding, in one precision and layout.
 
-    return copy.deepcopy(module).to(torch.bfloat16).to(memory_format=torch.channels_last)
+    Attributes:
+        module: a copy in that precision and layout.
+        dtype: the precision.
+        layout: channels-first as users have it, or channels-last.
+    """
+
+    def __init__(self, module: nn.Module, dtype: torch.dtype, layout: torch.memory_format) -> None:
+        """Copy the module."""
+        self.dtype, self.layout = dtype, layout
+        self.module = copy.deepcopy(module).to(dtype).to(memory_format=layout)
+
+    def ready(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalised, in the type and layout of the network."""
+        return ((x - MEAN) / STD).to(self.dtype).to(memory_format=self.layout)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, D) of normalised pixels."""
+        values: torch.Tensor = self.module(x)
+        return values
 
 
-def ready(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Normalised, in the type and layout of the network."""
-    x = ((x - MEAN) / STD).to(dtype)
-    return x.to(memory_format=torch.channels_last) if dtype == torch.bfloat16 else x
-
-
-def plain_loop(table: ImageTable, module: nn.Module, count: int) -> float:
+def plain_loop(table: ImageTable, network: Plain, count: int) -> float:
     """Seconds to decode and forward so many images once."""
     begun = time.perf_counter()
     with torch.inference_mode():
         for start in range(0, count, BATCH):
             rows = range(start, min(start + BATCH, count))
-            module(ready(pixels_of(table, rows), torch.bfloat16))
+            network(network.ready(pixels_of(table, rows)))
     return time.perf_counter() - begun
 
 
-def forward_only(table: ImageTable, module: nn.Module, count: int) -> float:
+def forward_only(table: ImageTable, network: Plain, count: int) -> float:
     """Seconds of the network alone over as many images, one prepared batch again and again."""
-    x = ready(pixels_of(table, range(BATCH)), torch.bfloat16)
+    x = network.ready(pixels_of(table, range(BATCH)))
     begun = time.perf_counter()
     with torch.inference_mode():
         for start in range(0, count, BATCH):
-            module(x[: min(BATCH, count - start)])
+            network(x[: min(BATCH, count - start)])
+    return time.perf_counter() - begun
+
+
+def engine_only(table: ImageTable, extractor: FeatureExtractor, count: int) -> float:
+    """Seconds of the job's own engine over as many images, one prepared batch again and again."""
+    pixels = (pixels_of(table, range(BATCH)) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    begun = time.perf_counter()
+    for start in range(0, count, BATCH):
+        extractor.forward(pixels[: min(BATCH, count - start)])
     return time.perf_counter() - begun
 
 
@@ -122,10 +149,10 @@ def usual_images(num_train: int, num_test: int) -> int:
     return FOLDS * EPOCHS * num_train + EPOCHS * num_train + num_test
 
 
-def usual_way(table: ImageTable, module: nn.Module, dtype: torch.dtype, slice_size: int) -> float:
+def usual_way(table: ImageTable, network: Plain, slice_size: int) -> float:
     """Seconds an image of the usual way, over one slice."""
     with torch.inference_mode():
-        width = module(ready(torch.zeros(1, 3, SIZE, SIZE), dtype)).shape[1]
+        width = network(network.ready(torch.zeros(1, 3, SIZE, SIZE))).shape[1]
     head = nn.Sequential(
         nn.Linear(width, 512), nn.ReLU(), nn.Dropout(0.5),
         nn.Linear(512, 64), nn.ReLU(), nn.Dropout(0.5), nn.Linear(64, 10),
@@ -135,7 +162,7 @@ def usual_way(table: ImageTable, module: nn.Module, dtype: torch.dtype, slice_si
     for start in range(0, slice_size, USUAL_BATCH):
         rows = range(start, start + USUAL_BATCH)
         with torch.no_grad():
-            features = module(ready(pixels_of(table, rows), dtype)).float()
+            features = network(network.ready(pixels_of(table, rows))).float()
         labels = torch.from_numpy(table.labels[list(rows)])
         loss = nn.functional.cross_entropy(head(features), labels)
         optimizer.zero_grad()
@@ -157,12 +184,18 @@ def whole_job(model: str, out: Path, **settings: object) -> dict[str, float]:
 
 def measure(table: ImageTable, network: Network, place: Path, options: argparse.Namespace) -> list:
     """One dictionary of seconds a repeat."""
-    rounded = in_bfloat16(network.module)
+    same = Plain(network.module, choose_execution().dtype, torch.channels_last)
+    users = Plain(network.module, torch.float32, torch.contiguous_format)
     num_test = sum(split == "test" for split in table.splits)
     images = usual_images(len(table) - num_test, num_test)
+    work = PassWork(architecture=network.spec.architecture, image_size=SIZE,
+                    num_images=len(table), frozen=True)  # fmt: skip
+    engine = choose_engine(options.pass_engine, work, choose_execution())
+    extractor = FeatureExtractor(network, choose_execution(), engine=engine)
+    engine_only(table, extractor, BATCH * 2)
     half = min(options.loop_images or len(table), len(table)) // 2
     scale = len(table) / (2 * half)
-    plain_loop(table, rounded, BATCH * 2)  # warm-up
+    plain_loop(table, same, BATCH * 2)  # warm-up
     small = RunSettings(data="digits", image_size=32, out=str(place / "warm-up"))
     os.environ["HEADSTART_CACHE"] = str(place / "warm-up-cache")
     run_job(small)  # loads matplotlib, TensorBoard and the rest, which are left out
@@ -170,15 +203,16 @@ def measure(table: ImageTable, network: Network, place: Path, options: argparse.
     for repeat in range(options.repeats):
         os.environ["HEADSTART_CACHE"] = str(place / f"cache{repeat}")
         model, out = options.network, place / f"run{repeat}"
-        plain, forward = plain_loop(table, rounded, half), forward_only(table, rounded, half)
+        computed = engine_only(table, extractor, half)
+        plain, forward = plain_loop(table, same, half), forward_only(table, same, half)
         job = whole_job(model, out, pass_engine=options.pass_engine)
         seconds = {
             "job": job["job"],
-            "plain loop": scale * (plain + plain_loop(table, rounded, half)),
-            "forward": scale * (forward + forward_only(table, rounded, half)),
-            "usual bfloat16": images * usual_way(table, rounded, torch.bfloat16, options.slice),
-            "usual float32": images
-            * usual_way(table, network.module, torch.float32, options.slice),
+            "plain loop": scale * (plain + plain_loop(table, same, half)),
+            "forward": scale * (forward + forward_only(table, same, half)),
+            "engine": scale * (computed + engine_only(table, extractor, half)),
+            "usual, same": images * usual_way(table, same, options.slice),
+            "usual float32": images * usual_way(table, users, options.slice),
         }
         told = {"repeat": repeat, "phases": job}
         if options.mlp:
@@ -228,10 +262,10 @@ def main() -> None:
         found = measure(table, network, place, options)
     for name in found[0]:
         print(f"{name:<16} seconds {spread([entry[name] for entry in found])}")
-    pairs = [("job", "plain loop"), ("job", "forward"), ("usual bfloat16", "job"),
+    pairs = [("job", "plain loop"), ("job", "forward"), ("job", "engine"), ("usual, same", "job"),
              ("usual float32", "job")]  # fmt: skip
     if options.mlp:
-        pairs += [("job, mlp", "forward"), ("usual bfloat16", "job, mlp"),
+        pairs += [("job, mlp", "forward"), ("usual, same", "job, mlp"),
                   ("usual float32", "job, mlp")]  # fmt: skip
     for over, under in pairs:
         ratios = [entry[over] / entry[under] for entry in found]
