@@ -47,8 +47,8 @@ from headstart.features.scratch import MEMORY_VARIABLE
 from headstart.inference import FeatureExtractor
 from headstart.records import ImageFacts, ImageTable
 from headstart.runs import RunSettings, job
-from headstart.runs.record import versions
-from headstart.runs.task import Clock
+from headstart.runs.files.record import versions
+from headstart.runs.fitting.task import Clock
 from headstart.runtime import choose_execution, machine
 
 CHUNK = 4096

@@ -55,7 +55,7 @@ from headstart.inference import FeatureExtractor
 from headstart.inference.engines import PassWork, choose_engine
 from headstart.records import ImageTable
 from headstart.runs import RunSettings, run_job
-from headstart.runs.record import versions
+from headstart.runs.files.record import versions
 from headstart.runtime import choose_execution, machine
 
 SIZE = 128

@@ -32,7 +32,7 @@ import numpy as np
 
 from headstart.comparison import mcnemar_exact, paired_bootstrap
 from headstart.runs import RunSettings, run_job
-from headstart.runs.record import versions
+from headstart.runs.files.record import versions
 from headstart.runtime import machine
 
 FILES = ("out_of_fold_predictions.csv", "predictions.csv")

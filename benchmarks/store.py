@@ -41,7 +41,7 @@ from headstart.features import FeatureStore, extract_features
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
 from headstart.records import ImageFacts
-from headstart.runs.record import versions
+from headstart.runs.files.record import versions
 from headstart.runtime import choose_execution, machine
 
 ROWS, BATCH, WIDTHS = 10_000, 64, (384, 1280, 2048)

@@ -44,8 +44,8 @@ from headstart.backbones import Network, build_network, find_backbone
 from headstart.comparison import paired_bootstrap
 from headstart.data import load_table
 from headstart.finetune import TrainingData, TrainSettings, fit_network
+from headstart.finetune.batches.images import prepare_images
 from headstart.finetune.fitting import predict_logits as tuned_logits
-from headstart.finetune.images import prepare_images
 from headstart.heads import fit_with_chosen_penalty, penalty_path, predict_logits
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress

@@ -15,7 +15,7 @@ from headstart.data.packed.downloads import find_file
 from headstart.errors import GpuError
 from headstart.features import cache_folder, describe_bytes, limit_bytes, list_cache
 from headstart.features.scratch import MEMORY_VARIABLE, memory_bytes
-from headstart.runs.record import versions
+from headstart.runs.files.record import versions
 from headstart.runtime import choose_execution, machine
 
 DATA_VARIABLE = "HEADSTART_DATA"

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from staged import EXECUTION, colourful, quick, staged_network
 
-from headstart.finetune import fit_network, keeping, training
+from headstart.finetune import fit_network
+from headstart.finetune.records import keeping
+from headstart.finetune.steps import training
 
 SETTINGS = quick(
     strategy="two-stage",

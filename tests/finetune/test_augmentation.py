@@ -6,7 +6,7 @@ import torch
 
 from headstart.errors import UsageError
 from headstart.finetune import POLICIES, STEPS, Augmenter, flip_note, flips_sideways
-from headstart.finetune.augmentation import parse_policy
+from headstart.finetune.batches.augmentation import parse_policy
 
 PIXELS = torch.from_numpy(
     np.random.default_rng(0).integers(0, 256, (6, 24, 24, 3)).astype(np.uint8)

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from headstart.backbones import build_network, find_backbone, stage_modules
 from headstart.errors import UsageError
-from headstart.finetune import TrainingData, TrainSettings, auxiliary, fit_network, fitting
+from headstart.finetune import TrainingData, TrainSettings, fit_network, fitting
+from headstart.finetune.steps import auxiliary
 
 DATA = colourful()
 PLACES = {"stage1": 4, "stage2": 6}

@@ -10,8 +10,9 @@ from test_tuning import equal_weights, state
 
 from headstart.backbones import build_network, find_backbone
 from headstart.errors import StorageError
-from headstart.finetune import TrainingData, fit_network, training
-from headstart.finetune.images import epoch_batches, prepare_images
+from headstart.finetune import TrainingData, fit_network
+from headstart.finetune.batches.images import epoch_batches, prepare_images
+from headstart.finetune.steps import training
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
 
@@ -75,7 +76,7 @@ def test_the_size_is_said_before_anything_is_written(monkeypatch):
         assert "30 x 6 x 4 x 4 in 16 bits" in notes.notes[0]
         raise StorageError("No room.")
 
-    monkeypatch.setattr("headstart.finetune.activations.scratch_array", refuse)
+    monkeypatch.setattr("headstart.finetune.batches.activations.scratch_array", refuse)
     tuned = fit(PARTIAL, notes)
     assert "again every epoch" in notes.notes[-1]
     assert equal_weights(tuned, fit(replace(PARTIAL, cache="off")))

@@ -6,8 +6,7 @@ import torch
 from staged import quick
 from torch.nn import functional
 
-from headstart.finetune.averaging import WeightAverage
-from headstart.finetune.objectives import (
+from headstart.finetune.batches.objectives import (
     DenseHead,
     cut_box,
     fresh_layers,
@@ -16,7 +15,8 @@ from headstart.finetune.objectives import (
     mix,
     soft_targets,
 )
-from headstart.finetune.schedules import Plateau, rate_factor
+from headstart.finetune.steps.averaging import WeightAverage
+from headstart.finetune.steps.schedules import Plateau, rate_factor
 
 GENERATOR = torch.Generator().manual_seed(0)
 LOGITS = torch.randn(7, 4, generator=GENERATOR)

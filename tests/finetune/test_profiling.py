@@ -13,8 +13,8 @@ from test_tuning import equal_weights
 
 from headstart.errors import UsageError
 from headstart.finetune import fit_network, plan_network, preparing
-from headstart.finetune.pictures import plan_figure
-from headstart.finetune.profiling import Stopwatch, added
+from headstart.finetune.records.pictures import plan_figure
+from headstart.finetune.records.profiling import Stopwatch, added
 
 DATA = colourful()
 

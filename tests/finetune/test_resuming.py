@@ -15,8 +15,9 @@ from staged import EXECUTION, colourful, staged_network
 from test_tuning import equal_weights
 
 from headstart.errors import ResumeError, StorageError
-from headstart.finetune import fit_network, fitting, loop
-from headstart.finetune.checkpoints import load_checkpoint, save_checkpoint
+from headstart.finetune import fit_network, fitting
+from headstart.finetune.records.checkpoints import load_checkpoint, save_checkpoint
+from headstart.finetune.steps import loop
 
 DATA = colourful()
 SETTINGS = replace(LONG, epochs=(2, 3))

@@ -12,8 +12,9 @@ from test_tuning import equal_weights, state
 
 from headstart.backbones import build_network, find_backbone
 from headstart.errors import UsageError
-from headstart.finetune import TrainingData, TrainSettings, fit_network, training
-from headstart.finetune.images import epoch_batches, even_probabilities
+from headstart.finetune import TrainingData, TrainSettings, fit_network
+from headstart.finetune.batches.images import epoch_batches, even_probabilities
+from headstart.finetune.steps import training
 
 ROWS = np.arange(100, 400)
 LABELS = np.repeat([0, 2, 3], [240, 45, 15])  # class 1 is not there

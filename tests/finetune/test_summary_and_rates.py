@@ -9,8 +9,8 @@ from staged import EXECUTION, colourful, quick, staged_network
 
 from headstart.errors import HeadstartError
 from headstart.finetune import find_rate, plan_network, summary
-from headstart.finetune.pictures import rate_figure
 from headstart.finetune.rates import suggest
+from headstart.finetune.records.pictures import rate_figure
 
 DATA = colourful()
 

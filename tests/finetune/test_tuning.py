@@ -17,7 +17,7 @@ from headstart.finetune import (
     predict_logits,
     refit,
 )
-from headstart.finetune.objectives import fresh_layers
+from headstart.finetune.batches.objectives import fresh_layers
 
 DATA = colourful()
 LOOPS = [spec.name for spec in STRATEGIES if spec.has_loop]
@@ -301,7 +301,7 @@ def test_compiled_is_plain():
 def test_interrupting_reaches_the_caller(monkeypatch):
     import signal
 
-    from headstart.finetune import training
+    from headstart.finetune.steps import training
 
     def interrupt(self, batch, batch_idx):
         raise KeyboardInterrupt

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from headstart.finetune import EpochRecord, verdict, write_tensorboard
-from headstart.finetune.pictures import augmentation_figure, learning_curves
+from headstart.finetune.records.pictures import augmentation_figure, learning_curves
 
 
 def story(train, inner, train_accuracy=0.9, inner_accuracy=0.88):

@@ -15,10 +15,12 @@ from headstart.backbones import build_network, find_backbone
 from headstart.data import load_images
 from headstart.errors import ResumeError
 from headstart.features import extract_features
-from headstart.finetune.keeping import Keeper
+from headstart.finetune.records.keeping import Keeper
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
-from headstart.runs import RunSettings, outputs, run_job, tuned
+from headstart.runs import RunSettings, run_job
+from headstart.runs.files import outputs
+from headstart.runs.fitting import tuned
 from headstart.runtime import choose_execution
 
 pytestmark = ON_DEVICE

@@ -9,10 +9,10 @@ from placing import DEVICE, ON_DEVICE, ON_GPU, needs_gpu
 
 from headstart.backbones import build_network, find_backbone
 from headstart.finetune import TrainingData, TrainSettings, fit_network, predict_logits
-from headstart.finetune.checkpoints import load_checkpoint
-from headstart.finetune.keeping import Keeper
 from headstart.finetune.rates import find_rate
-from headstart.finetune.training import PhaseModule
+from headstart.finetune.records.checkpoints import load_checkpoint
+from headstart.finetune.records.keeping import Keeper
+from headstart.finetune.steps.training import PhaseModule
 from headstart.runtime import choose_execution
 
 pytestmark = ON_DEVICE

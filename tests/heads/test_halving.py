@@ -17,7 +17,7 @@ from headstart.heads import (
     fit_winners,
     successive_halving,
 )
-from headstart.heads.halving import FIGURES, Rung, rungs
+from headstart.heads.multilayer.halving import FIGURES, Rung, rungs
 
 NOTHING = MlpHistory(**dict.fromkeys(FIGURES, torch.zeros(0, 0)))
 BASE = MlpSettings(hidden=(16,), epochs=20, batch_size=16, dropout=0.0)

@@ -16,14 +16,13 @@ from headstart.heads import (
     fit_logistic,
     fit_scaled_logistic,
     fit_with_chosen_penalty,
-    logistic_loss,
     penalty_path,
     predict_logits,
     rotate_features,
-    rotation,
 )
-from headstart.heads import logistic as logistic_module
-from headstart.heads.penalties import mean_squares
+from headstart.heads.linear import logistic as logistic_module
+from headstart.heads.linear import logistic_loss, rotation
+from headstart.heads.linear.penalties import mean_squares
 
 TIGHT = {"tolerance": 1e-12, "max_iterations": 2000}
 TIGHT_SEARCH = {"tolerance": 1e-12, "tolerances": (1e-12, 1e-12)}

@@ -22,7 +22,7 @@ from headstart.heads import (
     head_logits,
     problems_at_once,
 )
-from headstart.heads.stacked import (
+from headstart.heads.multilayer.stacked import (
     StackedNetworks,
     draw_masks,
     draw_parameters,
@@ -171,8 +171,8 @@ def test_steps_in_small_chunks_are_the_same_steps(monkeypatch):
     """How many steps are gathered at once must not show."""
     features, labels = make_blobs()
     whole = fit_mlps(features, labels, make_folds(45, 2), 3, TINY, seed=0)
-    monkeypatch.setattr("headstart.heads.mlp_steps.CHUNK_BYTES", 1)
-    monkeypatch.setattr("headstart.heads.mlp_steps.SCORE_ROWS", 7)
+    monkeypatch.setattr("headstart.heads.multilayer.steps.CHUNK_BYTES", 1)
+    monkeypatch.setattr("headstart.heads.multilayer.steps.SCORE_ROWS", 7)
     small = fit_mlps(features, labels, make_folds(45, 2), 3, TINY, seed=0)
     torch.testing.assert_close(small.parameters, whole.parameters, atol=1e-5, rtol=1e-4)
 

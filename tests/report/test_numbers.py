@@ -10,9 +10,8 @@ from report.stored_runs import edit_json, make_run
 from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
 
 from headstart.files import neutral_cell
-from headstart.report.charts import even_ticks, thinned
-from headstart.report.comparison import undominated
-from headstart.report.curves import (
+from headstart.report.drawing.charts import even_ticks, thinned
+from headstart.report.drawing.curves import (
     fold_points,
     heights_at,
     history_charts,
@@ -21,10 +20,11 @@ from headstart.report.curves import (
     reliability,
     roc_points,
 )
-from headstart.report.facts import find_duplicates, shell_words
-from headstart.report.leakage import leakage_table
-from headstart.report.mistakes import confidently_wrong, confused_pairs, torn
+from headstart.report.judging.facts import find_duplicates, shell_words
+from headstart.report.judging.leakage import leakage_table
+from headstart.report.judging.mistakes import confidently_wrong, confused_pairs, torn
 from headstart.report.reading import plain_cell, read_stored_run
+from headstart.report.several.comparison import undominated
 from headstart.report.wording import seconds_text, short_number, value_text
 
 

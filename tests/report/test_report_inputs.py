@@ -7,10 +7,10 @@ from report.stored_runs import edit_json, make_run
 
 from headstart.errors import UsageError
 from headstart.report import write_claim_template, write_report
-from headstart.report.answers import NUM_ITEMS, parse_answers
-from headstart.report.card import plain
-from headstart.report.claim import NOT_PROVIDED, item_titles
-from headstart.report.facts import looks_medical
+from headstart.report.judging.facts import looks_medical
+from headstart.report.papers.answers import NUM_ITEMS, parse_answers
+from headstart.report.papers.card import plain
+from headstart.report.papers.claim import NOT_PROVIDED, item_titles
 from headstart.report.reading import read_stored_run
 
 

@@ -13,10 +13,10 @@ from headstart.cli.app import app
 from headstart.errors import UsageError
 from headstart.files import write_json
 from headstart.report import write_report
-from headstart.report.alarms import find_alarms
-from headstart.report.decision import frequencies, missed_target, rule_text
+from headstart.report.judging.alarms import find_alarms
+from headstart.report.judging.decision import frequencies, missed_target, rule_text
 from headstart.report.reading import read_stored_run
-from headstart.report.study import pair_rows, steps, warnings
+from headstart.report.several.study import pair_rows, steps, warnings
 
 NAMES = ("big-probe", "small-probe", "small-full")
 HOSTILE = '"><img src=x onerror=alert(1)>'

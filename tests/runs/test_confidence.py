@@ -8,7 +8,7 @@ from test_job import rows, settings
 
 import headstart
 from headstart.runs import run_job
-from headstart.runs.confidence import FEWEST_WRONG, calibrate
+from headstart.runs.judging.confidence import FEWEST_WRONG, calibrate
 
 
 @pytest.fixture(scope="module")

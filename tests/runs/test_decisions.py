@@ -19,7 +19,12 @@ from headstart.errors import BundleError, DataError, UsageError
 from headstart.files import digest_file, write_json
 from headstart.metrics import ThresholdRule, choose_threshold
 from headstart.runs import run_job
-from headstart.runs.decision import choose_decision, cross_fit_called, decision_record, threshold_of
+from headstart.runs.judging.decision import (
+    choose_decision,
+    cross_fit_called,
+    decision_record,
+    threshold_of,
+)
 
 LEVELS = {"ill": 150, "well": 115}
 
@@ -52,7 +57,7 @@ def decided(tmp_path_factory):
     data = overlapping(place / "chests")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEADSTART_CACHE", str(place / "cache"))
-        patch.setattr("headstart.runs.far.MOST_FAR", 60)
+        patch.setattr("headstart.runs.judging.far.MOST_FAR", 60)
         return run_job(settings(data, place / "run", **ASKED)), data
 
 

@@ -18,10 +18,11 @@ from headstart.errors import UsageError
 from headstart.features import scratch
 from headstart.progress import Progress
 from headstart.records import ImageTable
-from headstart.runs import RunSettings, mlp_search, run_job
-from headstart.runs.learning_curve import nested_shares, verdict
-from headstart.runs.mlp import MlpFitting
-from headstart.runs.parts import sample_table
+from headstart.runs import RunSettings, run_job
+from headstart.runs.fitting import mlp_search
+from headstart.runs.fitting.mlp import MlpFitting
+from headstart.runs.judging.learning_curve import nested_shares, verdict
+from headstart.runs.parts.dividing import sample_table
 
 
 class Notes(Progress):

@@ -12,7 +12,8 @@ import pytest
 import headstart
 from headstart.errors import DataError, OutputError, ResumeError, UsageError
 from headstart.progress import Progress
-from headstart.runs import RunSettings, folder, job, plan_job, run_job
+from headstart.runs import RunSettings, job, plan_job, run_job
+from headstart.runs.files import folder
 
 FILES = {
     "run.json", "images.csv", "splits.csv", "cv_results.csv", "history.csv", "metrics.json",

@@ -16,8 +16,9 @@ from headstart.cli.app import main
 from headstart.errors import ResumeError, UsageError
 from headstart.files import read_json
 from headstart.progress import Progress
-from headstart.runs import RunSettings, job, layers, plan_job, run_job, settings_from
-from headstart.runs.layers import LayeredFitting
+from headstart.runs import RunSettings, job, plan_job, run_job, settings_from
+from headstart.runs.fitting import layers
+from headstart.runs.fitting.layers import LayeredFitting
 
 MLP = {"head": "mlp", "hidden": "8", "epochs": 6, "lr": 0.01, "batch_size": 8}
 

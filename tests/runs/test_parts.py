@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from headstart.errors import DataError, UsageError
 from headstart.records import ImageTable, Predictions
-from headstart.runs.evaluation import evaluate_folds
-from headstart.runs.given_splits import apply_splits, read_splits
-from headstart.runs.outputs import write_splits
-from headstart.runs.parts import group_codes, split_table, units_of
-from headstart.runs.split_settings import check_split_settings, parse_folds, parse_ratio
+from headstart.runs.files.outputs import write_splits
+from headstart.runs.judging.evaluation import evaluate_folds
+from headstart.runs.parts.dividing import group_codes, split_table, units_of
+from headstart.runs.parts.given import apply_splits, read_splits
+from headstart.runs.settings.splits import check_split_settings, parse_folds, parse_ratio
 
 NAMES = ("badger", "fox")
 # What a name may hold and a file of cells could stumble over, half a surrogate pair among it.

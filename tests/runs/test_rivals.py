@@ -12,8 +12,8 @@ import pytest
 
 from headstart.cli.run import rival_text
 from headstart.records import ImageTable
-from headstart.runs import baselines
-from headstart.runs.baselines import baseline_figures
+from headstart.runs.judging import baselines
+from headstart.runs.judging.baselines import baseline_figures
 
 COUNT, CLASSES = 600, 3
 

@@ -12,7 +12,7 @@ import headstart
 from headstart.api import evaluate
 from headstart.errors import UsageError
 from headstart.runs import RunSettings
-from headstart.runs.record import RunFile
+from headstart.runs.files.record import RunFile
 
 
 def settings(**changes):

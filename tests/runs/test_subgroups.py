@@ -13,7 +13,7 @@ from headstart.errors import DataError, UsageError
 from headstart.records import Predictions
 from headstart.report import write_report
 from headstart.runs import run_job
-from headstart.runs.subgroups import cut, figures_of, place
+from headstart.runs.judging.subgroups import cut, figures_of, place
 from headstart.statistics import wilson
 
 

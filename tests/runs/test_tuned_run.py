@@ -10,7 +10,7 @@ from test_job import FILES, figures, rows, settings
 
 import headstart
 from headstart.errors import UsageError
-from headstart.finetune.keeping import Keeper
+from headstart.finetune.records.keeping import Keeper
 from headstart.progress import Progress
 from headstart.runs import run_job
 

@@ -23,11 +23,11 @@ from headstart.files import digest_file, read_json, write_json
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs import RunSettings, plan_job, run_job
-from headstart.runs.logistic import LogisticFitting
-from headstart.runs.mlp import MlpFitting
-from headstart.runs.outputs import write_predictions
-from headstart.runs.parts import split_table
-from headstart.runs.task import Clock, Task
+from headstart.runs.files.outputs import write_predictions
+from headstart.runs.fitting.logistic import LogisticFitting
+from headstart.runs.fitting.mlp import MlpFitting
+from headstart.runs.fitting.task import Clock, Task
+from headstart.runs.parts.dividing import split_table
 from headstart.runs.views import RunViews, announced, read_views, wanted_views
 
 BOTH = {"views": "flip,crops:2", "tta": "flip"}

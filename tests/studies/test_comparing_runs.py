@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from headstart.cli.app import app
 from headstart.errors import OutputError, ResumeError, UsageError, WeightsError
-from headstart.runs import outputs
+from headstart.runs.files import outputs
 from headstart.studies import ComparisonSettings, compare_jobs, comparing, locking
 
 

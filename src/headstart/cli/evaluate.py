@@ -147,8 +147,8 @@ def own_figures(run: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is no run, or not finished.
     """
-    from headstart.runs.outputs import read_metrics
-    from headstart.runs.record import read_run
+    from headstart.runs.files.outputs import read_metrics
+    from headstart.runs.files.record import read_run
 
     record = read_run(run)
     if record["status"] != "finished":

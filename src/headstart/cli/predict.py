@@ -36,7 +36,7 @@ def command(
     from headstart.files import make_folder
     from headstart.progress import for_terminal
     from headstart.runs.external import WHOLE_PICTURES, learnt_on_boxes
-    from headstart.runs.outputs import write_predictions
+    from headstart.runs.files.outputs import write_predictions
 
     if csv is not None:
         make_folder(Path(csv).parent)

@@ -54,7 +54,7 @@ def gather(given: dict[str, Any], *, from_run: str | None, resume: bool) -> RunS
         UsageError: no data are named.
     """
     from headstart.runs import RunSettings, settings_from
-    from headstart.runs.record import read_run
+    from headstart.runs.files.record import read_run
 
     stored: dict[str, Any] = {}
     if from_run is not None:

@@ -24,9 +24,9 @@ from headstart.progress import Progress
 from headstart.records import UNLABELLED, ImageTable
 from headstart.runs import settings_from
 from headstart.runs.external import crop_margin_of, labelled_table
-from headstart.runs.given_splits import apply_splits, read_splits
-from headstart.runs.parts import read_table
-from headstart.runs.record import RUN_FILE, read_run
+from headstart.runs.files.record import RUN_FILE, read_run
+from headstart.runs.parts.dividing import read_table
+from headstart.runs.parts.given import apply_splits, read_splits
 
 MOST_JUDGED = 2_000
 MOST_CALIBRATING = 256

@@ -46,7 +46,7 @@ from headstart.export.parity import (
 )
 from headstart.files import make_folder, storage_errors, write_json
 from headstart.progress import Progress
-from headstart.runs.parts import group_codes
+from headstart.runs.parts.dividing import group_codes
 from headstart.runtime import machine
 
 PARITY_VERSION = 1

@@ -1,12 +1,13 @@
 """Fine-tuning: which layers learn, when and how fast; resumable, without wasted passes."""
 
-from headstart.finetune.augmentation import (
+from headstart.finetune.batches.augmentation import (
     POLICIES,
     STEPS,
     Augmenter,
     flip_note,
     flips_sideways,
 )
+from headstart.finetune.batches.images import PreparedImages, TrainingData, prepare_images
 from headstart.finetune.fitting import (
     TunedNetwork,
     fit_network,
@@ -14,10 +15,9 @@ from headstart.finetune.fitting import (
     predict_logits,
     refit,
 )
-from headstart.finetune.history import EpochRecord, verdict, write_tensorboard
-from headstart.finetune.images import PreparedImages, TrainingData, prepare_images
 from headstart.finetune.preparing import plan_network
 from headstart.finetune.rates import RateSearch, find_rate
+from headstart.finetune.records.history import EpochRecord, verdict, write_tensorboard
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import STRATEGIES, Plan, StrategySpec, trainable_plan
 from headstart.finetune.summary import summary

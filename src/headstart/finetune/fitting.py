@@ -21,15 +21,15 @@ import torch
 
 from headstart.backbones import Network, network_digest
 from headstart.errors import UsageError
-from headstart.finetune.averaging import restore
-from headstart.finetune.history import EpochRecord, verdict
-from headstart.finetune.images import TrainingData
-from headstart.finetune.keeping import Keeper, describe_fit
-from headstart.finetune.objectives import DenseLayers
+from headstart.finetune.batches.images import TrainingData
+from headstart.finetune.batches.objectives import DenseLayers
 from headstart.finetune.preparing import make_task, plan_network
-from headstart.finetune.profiling import Span
+from headstart.finetune.records.history import EpochRecord, verdict
+from headstart.finetune.records.keeping import Keeper, describe_fit
+from headstart.finetune.records.profiling import Span
 from headstart.finetune.settings import TrainSettings
-from headstart.finetune.state import FitState, Task
+from headstart.finetune.steps.averaging import restore
+from headstart.finetune.steps.state import FitState, Task
 from headstart.finetune.strategies import Plan
 from headstart.heads import head_logits
 from headstart.inference import FeatureExtractor
@@ -98,7 +98,7 @@ def fit_network(
         ResumeError: the checkpoint is of another training.
         StorageError: the disk is full; the checkpoint before stays whole.
     """
-    from headstart.finetune.loop import run_phases  # loads Lightning
+    from headstart.finetune.steps.loop import run_phases  # loads Lightning
 
     begun = time.perf_counter()
     task = make_task(

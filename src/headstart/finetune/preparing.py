@@ -11,18 +11,18 @@ from torch import nn
 from headstart.backbones import Network
 from headstart.backbones.stages import has_stages, stage_modules
 from headstart.errors import UsageError
-from headstart.finetune.augmentation import Augmenter, draw_seed
-from headstart.finetune.auxiliary import (
+from headstart.finetune.batches.augmentation import Augmenter, draw_seed
+from headstart.finetune.batches.images import Frames, TrainingData
+from headstart.finetune.batches.objectives import DenseHead, DenseLayers, fresh_layers, loss_weights
+from headstart.finetune.records.profiling import Stopwatch
+from headstart.finetune.settings import TrainSettings
+from headstart.finetune.steps.auxiliary import (
     AuxiliaryHeads,
     auxiliary_places,
     auxiliary_weight,
     plain_body,
 )
-from headstart.finetune.images import Frames, TrainingData
-from headstart.finetune.objectives import DenseHead, DenseLayers, fresh_layers, loss_weights
-from headstart.finetune.profiling import Stopwatch
-from headstart.finetune.settings import TrainSettings
-from headstart.finetune.state import Task
+from headstart.finetune.steps.state import Task
 from headstart.finetune.strategies import STRATEGIES, Plan, trainable_plan
 from headstart.metrics import METRICS
 from headstart.progress import Progress

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from headstart.data import decode
 from headstart.data.preparing import square_pixels
 from headstart.errors import UsageError
-from headstart.finetune.augmentation import draw_seed
-from headstart.finetune.images import TrainingData, prepare_images
-from headstart.finetune.objectives import DenseLayers
-from headstart.finetune.pictures import augmentation_figure, rate_figure
+from headstart.finetune.batches.augmentation import draw_seed
+from headstart.finetune.batches.images import TrainingData, prepare_images
+from headstart.finetune.batches.objectives import DenseLayers
 from headstart.finetune.preparing import check_strategy
 from headstart.finetune.rates import RateSearch, find_rate
+from headstart.finetune.records.pictures import augmentation_figure, rate_figure
 from headstart.finetune.settings import TrainSettings
 from headstart.finetune.strategies import STRATEGIES
 from headstart.heads import fit_scaled_logistic, penalty_path

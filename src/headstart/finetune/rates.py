@@ -17,12 +17,12 @@ import torch
 
 from headstart.backbones import Network
 from headstart.errors import HeadstartError
-from headstart.finetune.images import TrainingData
-from headstart.finetune.objectives import DenseLayers
+from headstart.finetune.batches.images import TrainingData
+from headstart.finetune.batches.objectives import DenseLayers
 from headstart.finetune.preparing import make_task
-from headstart.finetune.schedules import BASE_RATE
 from headstart.finetune.settings import TrainSettings
-from headstart.finetune.state import FitState
+from headstart.finetune.steps.schedules import BASE_RATE
+from headstart.finetune.steps.state import FitState
 from headstart.progress import Progress
 from headstart.runtime import Execution, repeatable
 
@@ -71,8 +71,8 @@ def find_rate(
     Raises:
         HeadstartError: the loss is not finite from the first step on.
     """
-    from headstart.finetune.freezing import set_modes
-    from headstart.finetune.training import PhaseModule
+    from headstart.finetune.steps.freezing import set_modes
+    from headstart.finetune.steps.training import PhaseModule
 
     guessing = math.log(data.num_classes)
     plain = replace(settings, cache="off", accumulate=1, compile=False)

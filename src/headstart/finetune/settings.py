@@ -56,7 +56,7 @@ class TrainSettings:
             replacement, every class equally often in expectation.
         mixup: alpha of MixUp (Zhang et al., 2018); 0 is off.
         cutmix: alpha of CutMix (Yun et al., 2019); 0 is off. With both, each takes half the steps.
-        augmentation: a policy's name or a list, see `headstart.finetune.augmentation`.
+        augmentation: a policy's name or a list, see `headstart.finetune.batches.augmentation`.
         views: so many augmented views an image are replayed, so that they can be cached; 0 draws
             a new one every epoch.
         average: 'ema' or 'swa' of the weights.
@@ -144,7 +144,7 @@ class TrainSettings:
             raise UsageError(
                 f"`hidden` must be widths of 1 or more, got {self.hidden}. Correct it."
             )
-        from headstart.finetune.augmentation import parse_policy
+        from headstart.finetune.batches.augmentation import parse_policy
 
         parse_policy(self.augmentation)
 

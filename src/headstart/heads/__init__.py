@@ -14,13 +14,6 @@ from headstart.heads.class_weights import (
     balanced_weights,
     balancing_factors,
 )
-from headstart.heads.halving import (
-    HalvedSettings,
-    draw_settings,
-    fit_winners,
-    rungs,
-    successive_halving,
-)
 from headstart.heads.inner import InnerRows
 from headstart.heads.layers import (
     Layers,
@@ -30,13 +23,9 @@ from headstart.heads.layers import (
     mean_logits,
     to_probabilities,
 )
-from headstart.heads.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
-from headstart.heads.logme import logme
-from headstart.heads.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
-from headstart.heads.mlp_folds import MlpFolds, fit_mlp_final, fit_mlp_folds
-from headstart.heads.mlp_settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
-from headstart.heads.nested import NestedFit, fit_on_columns, fit_with_chosen_columns
-from headstart.heads.penalties import (
+from headstart.heads.linear.logistic import LogisticFit, SharedWeights, fit_logistic, predict_logits
+from headstart.heads.linear.nested import NestedFit, fit_on_columns, fit_with_chosen_columns
+from headstart.heads.linear.penalties import (
     FIT_TOLERANCE,
     LOOK_TOLERANCE,
     SEARCH_TOLERANCE,
@@ -45,8 +34,19 @@ from headstart.heads.penalties import (
     fit_with_chosen_penalty,
     penalty_path,
 )
+from headstart.heads.linear.rotation import RotatedFeatures, rotate_features
+from headstart.heads.logme import logme
+from headstart.heads.multilayer.folds import MlpFolds, fit_mlp_final, fit_mlp_folds
+from headstart.heads.multilayer.halving import (
+    HalvedSettings,
+    draw_settings,
+    fit_winners,
+    rungs,
+    successive_halving,
+)
+from headstart.heads.multilayer.mlp import MlpFit, MlpHistory, fit_mlps, problems_at_once
+from headstart.heads.multilayer.settings import E1_MLP, SCHEDULES, FitPlan, MlpSettings
 from headstart.heads.registered import HEADS, HeadSpec
-from headstart.heads.rotation import RotatedFeatures, rotate_features
 
 __all__ = [
     "BASELINES",

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from headstart.errors import DataError, UsageError
-from headstart.heads.rotation import slices
+from headstart.heads.linear.rotation import slices
 from headstart.registry import Registry
 
 BLOCK_BYTES = 64 * 2**20  # of distances

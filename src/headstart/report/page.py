@@ -8,33 +8,33 @@ from typing import Any
 from markupsafe import Markup
 
 from headstart.report import sections
-from headstart.report.alarms import Alarm, shortcuts_of
-from headstart.report.card import NOT_MEDICAL_DEVICE, figure_rows
-from headstart.report.claim import BY_NOBODY, NOTICE, ClaimItem, command_of
-from headstart.report.comparison import comparison_rows, same_question, time_chart
-from headstart.report.curves import (
+from headstart.report.drawing.curves import (
     data_size_chart,
     history_charts,
     ranking_charts,
     reliability_chart,
 )
-from headstart.report.decision import decision_view, operating_point
-from headstart.report.facts import follow_groups, looks_medical, total_seconds
-from headstart.report.glossary import GLOSSARY
-from headstart.report.leakage import SOURCE, leakage_table
-from headstart.report.mistakes import (
+from headstart.report.drawing.pictures import Pictures
+from headstart.report.judging.alarms import Alarm, shortcuts_of
+from headstart.report.judging.decision import decision_view, operating_point
+from headstart.report.judging.facts import follow_groups, looks_medical, total_seconds
+from headstart.report.judging.glossary import GLOSSARY
+from headstart.report.judging.leakage import SOURCE, leakage_table
+from headstart.report.judging.mistakes import (
     MOST_GROUPS,
     confidently_wrong,
     confused_pairs,
     scores_by,
     torn,
 )
-from headstart.report.pictures import Pictures
-from headstart.report.quick import StoredQuick, quick_view
+from headstart.report.judging.verdict import accuracy_bars, verdict
+from headstart.report.papers.card import NOT_MEDICAL_DEVICE, figure_rows
+from headstart.report.papers.claim import BY_NOBODY, NOTICE, ClaimItem, command_of
 from headstart.report.reading import StoredRun
 from headstart.report.rendering import environment
-from headstart.report.study import StoredComparison, study_view, tested_sentence
-from headstart.report.verdict import accuracy_bars, verdict
+from headstart.report.several.comparison import comparison_rows, same_question, time_chart
+from headstart.report.several.quick import StoredQuick, quick_view
+from headstart.report.several.study import StoredComparison, study_view, tested_sentence
 from headstart.report.wording import encodable, estimate, seconds_text, sentence
 
 MOST_DOUBTFUL = 8

@@ -18,8 +18,8 @@ import numpy as np
 from headstart.errors import UsageError
 from headstart.files import FORMULA_STARTS, read_json
 from headstart.records import UNLABELLED, Predictions
-from headstart.runs import outputs
-from headstart.runs.record import read_run
+from headstart.runs.files import outputs
+from headstart.runs.files.record import read_run
 
 AUDIT = "audit.json"
 FINISHED = "finished"

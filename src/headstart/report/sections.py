@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from headstart.report.charts import heat_map
-from headstart.report.facts import INNER_PHASES, count_parts, follow_groups, phases
-from headstart.report.mistakes import Answer, Confused
-from headstart.report.pictures import Pictures, file_name
+from headstart.report.drawing.charts import heat_map
+from headstart.report.drawing.pictures import Pictures, file_name
+from headstart.report.judging.facts import INNER_PHASES, count_parts, follow_groups, phases
+from headstart.report.judging.mistakes import Answer, Confused
 from headstart.report.reading import StoredRun
 from headstart.report.wording import estimate, heading, metric_label, value_text
 from headstart.statistics import wilson

@@ -8,16 +8,16 @@ from typing import Any
 
 from headstart.errors import UsageError
 from headstart.files import make_folder, write_text
-from headstart.report.alarms import find_alarms
-from headstart.report.answers import read_answers, write_template
-from headstart.report.card import write_papers
-from headstart.report.claim import claim_items, item_titles
-from headstart.report.facts import looks_medical
+from headstart.report.drawing.pictures import find_pictures
+from headstart.report.judging.alarms import find_alarms
+from headstart.report.judging.facts import looks_medical
 from headstart.report.page import render_page, view_of
-from headstart.report.pictures import find_pictures
-from headstart.report.quick import is_quick, read_quick
+from headstart.report.papers.answers import read_answers, write_template
+from headstart.report.papers.card import write_papers
+from headstart.report.papers.claim import claim_items, item_titles
 from headstart.report.reading import StoredRun, read_stored_run
-from headstart.report.study import is_comparison, read_comparison
+from headstart.report.several.quick import is_quick, read_quick
+from headstart.report.several.study import is_comparison, read_comparison
 
 PAGE = "report.html"
 

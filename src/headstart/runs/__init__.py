@@ -2,6 +2,6 @@
 
 from headstart.runs.job import RunResult, run_job
 from headstart.runs.plan import RunPlan, plan_job
-from headstart.runs.settings import RunSettings, settings_from
+from headstart.runs.settings.run import RunSettings, settings_from
 
 __all__ = ["RunPlan", "RunResult", "RunSettings", "plan_job", "run_job", "settings_from"]

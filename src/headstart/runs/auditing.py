@@ -11,8 +11,8 @@ from headstart.errors import DataError
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable
-from headstart.runs.record import data_digest
-from headstart.runs.settings import RunSettings
+from headstart.runs.files.record import data_digest
+from headstart.runs.settings.run import RunSettings
 
 MOST_IMAGES = 20_000  # 'auto' leaves larger data unaudited: its pass would cost minutes
 TOLD = ("error", "warning")

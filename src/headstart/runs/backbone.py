@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headstart.backbones import HeadBlocks, Network, build_network, find_backbone
 from headstart.inference import FeatureExtractor, PassWork, choose_engine
-from headstart.runs.settings import PROBE, RunSettings
+from headstart.runs.settings.run import PROBE, RunSettings
 from headstart.runtime import Execution
 
 

@@ -15,13 +15,13 @@ from headstart.errors import DataError, UsageError
 from headstart.files import check_vacant, make_folder
 from headstart.progress import Progress
 from headstart.records import ImageTable
-from headstart.runs import outputs
-from headstart.runs.confidence import judge_confidence
-from headstart.runs.decision_settings import parse_prevalences
-from headstart.runs.evaluation import evaluate_test
-from headstart.runs.far import far_scores, judge_far, load_far
-from headstart.runs.parts import group_codes
-from headstart.runs.record import RUN_FILE
+from headstart.runs.files import outputs
+from headstart.runs.files.record import RUN_FILE
+from headstart.runs.judging.confidence import judge_confidence
+from headstart.runs.judging.evaluation import evaluate_test
+from headstart.runs.judging.far import far_scores, judge_far, load_far
+from headstart.runs.parts.dividing import group_codes
+from headstart.runs.settings.decisions import parse_prevalences
 
 WHOLE_PICTURES = (
     "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "

@@ -31,29 +31,12 @@ from headstart.inference import FeatureExtractor
 from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
-from headstart.runs import outputs
 from headstart.runs.auditing import audit_run, passing_extractor
 from headstart.runs.backbone import build_backbone, make_extractor
-from headstart.runs.baselines import accuracy_of, baseline_figures
-from headstart.runs.confidence import (
-    Aside,
-    calibrate,
-    calibration_record,
-    fit_confidence,
-    judge_confidence,
-)
-from headstart.runs.contents import check_contents
-from headstart.runs.decision import choose_decision, fold_decision
-from headstart.runs.decision_settings import check_sets, parse_prevalences, rule_of
-from headstart.runs.evaluation import evaluate_folds, evaluate_test
-from headstart.runs.far import far_scores, judge_far, load_far
-from headstart.runs.folder import FINISHED, is_finished, owned_run
-from headstart.runs.layers import logistic_fitting
-from headstart.runs.learning_curve import learning_curve
-from headstart.runs.mlp_search import mlp_fitting
-from headstart.runs.parts import group_codes, read_table, split_table, units_of
-from headstart.runs.profile import write_profile
-from headstart.runs.record import (
+from headstart.runs.files import outputs
+from headstart.runs.files.contents import check_contents
+from headstart.runs.files.folder import FINISHED, is_finished, owned_run
+from headstart.runs.files.record import (
     RunFile,
     data_digest,
     describe_audit,
@@ -64,9 +47,33 @@ from headstart.runs.record import (
     leaks_of,
     now,
 )
-from headstart.runs.settings import PROBE, RunSettings
-from headstart.runs.subgroups import judge_subgroups, read_subgroups
-from headstart.runs.task import Clock, FittedModel, Fitting, FoldsOutcome, Task, mean_over_views
+from headstart.runs.fitting.layers import logistic_fitting
+from headstart.runs.fitting.mlp_search import mlp_fitting
+from headstart.runs.fitting.task import (
+    Clock,
+    FittedModel,
+    Fitting,
+    FoldsOutcome,
+    Task,
+    mean_over_views,
+)
+from headstart.runs.judging.baselines import accuracy_of, baseline_figures
+from headstart.runs.judging.confidence import (
+    Aside,
+    calibrate,
+    calibration_record,
+    fit_confidence,
+    judge_confidence,
+)
+from headstart.runs.judging.decision import choose_decision, fold_decision
+from headstart.runs.judging.evaluation import evaluate_folds, evaluate_test
+from headstart.runs.judging.far import far_scores, judge_far, load_far
+from headstart.runs.judging.learning_curve import learning_curve
+from headstart.runs.judging.subgroups import judge_subgroups, read_subgroups
+from headstart.runs.parts.dividing import group_codes, read_table, split_table, units_of
+from headstart.runs.profile import write_profile
+from headstart.runs.settings.decisions import check_sets, parse_prevalences, rule_of
+from headstart.runs.settings.run import PROBE, RunSettings
 from headstart.runs.views import (
     RunViews,
     announced,
@@ -303,7 +310,7 @@ class Job:
             frozen = f"{layers_table(self.network)}\n\n{totals(self.network, 0)}\n"
             write_text(self.folder / outputs.SUMMARY, frozen)
             return HEAD_FITTINGS[self.settings.head](self.task)
-        from headstart.runs.tuned import TunedFitting
+        from headstart.runs.fitting.tuned import TunedFitting
 
         return TunedFitting(self.task)
 

@@ -24,11 +24,11 @@ from headstart.metrics import log_losses
 from headstart.metrics.counts import count_classes, macro_f1
 from headstart.progress import Progress
 from headstart.records import Floats, ImageTable, Integers, Predictions
-from headstart.runs import outputs
-from headstart.runs.evaluation import evaluate_test, figure
 from headstart.runs.external import count_learnt, crop_margin_of, labelled_table, tell_of_boxes
-from headstart.runs.parts import group_codes
-from headstart.runs.record import RUN_FILE
+from headstart.runs.files import outputs
+from headstart.runs.files.record import RUN_FILE
+from headstart.runs.judging.evaluation import evaluate_test, figure
+from headstart.runs.parts.dividing import group_codes
 from headstart.statistics import LEVEL, Groups, bootstrap_counts, percentile_interval
 
 COMPARISON = "comparison.json"

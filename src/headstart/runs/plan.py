@@ -17,10 +17,10 @@ from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs.backbone import build_backbone, make_extractor
+from headstart.runs.files.record import RUN_FILE
 from headstart.runs.job import split_with
-from headstart.runs.parts import read_table
-from headstart.runs.record import RUN_FILE
-from headstart.runs.settings import RunSettings
+from headstart.runs.parts.dividing import read_table
+from headstart.runs.settings.run import RunSettings
 from headstart.runs.views import wanted_views
 from headstart.runtime import choose_execution
 

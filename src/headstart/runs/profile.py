@@ -6,7 +6,7 @@ from pathlib import Path
 
 from headstart.files import write_csv
 from headstart.progress import Progress
-from headstart.runs.task import Clock
+from headstart.runs.fitting.task import Clock
 
 PROFILE = "profile.csv"
 Row = tuple[str, str, float, float, int | str]

@@ -25,7 +25,7 @@ from headstart.features import extract_views
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
-from headstart.runs.settings import RunSettings
+from headstart.runs.settings.run import RunSettings
 
 TOLD_BYTES = 2**30
 BYTES_WHILE_FITTED = 6  # a feature: 2 as stored, 4 in its coordinates, which may lie in a file

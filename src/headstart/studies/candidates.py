@@ -19,8 +19,8 @@ from headstart.files import digest_bytes
 from headstart.inference.engines import EAGER
 from headstart.runs import RunSettings
 from headstart.runs.backbone import build_backbone
-from headstart.runs.settings import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
-from headstart.runs.training_settings import ONLY_TRAINING, train_settings
+from headstart.runs.settings.run import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
+from headstart.runs.settings.training import ONLY_TRAINING, train_settings
 
 SCRATCH = "scratch"
 COSTS = {

@@ -18,9 +18,9 @@ from typing import Any
 from headstart.errors import ResumeError, UsageError
 from headstart.files import LOCK_NAME, check_vacant, locked, make_folder, read_json, write_json
 from headstart.progress import Progress
-from headstart.runs.outputs import read_metrics
-from headstart.runs.record import now, versions
-from headstart.runs.settings import NOT_COMPARED, RunSettings
+from headstart.runs.files.outputs import read_metrics
+from headstart.runs.files.record import now, versions
+from headstart.runs.settings.run import NOT_COMPARED, RunSettings
 from headstart.studies.answers import read_answers
 from headstart.studies.candidates import (
     CandidateRun,

@@ -22,18 +22,18 @@ from headstart.files import read_json, write_json
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
-from headstart.runs.checkpoints import FOLDER as CHECKPOINTS
-from headstart.runs.folder import FINISHED, owned_run
+from headstart.runs.files.checkpoints import FOLDER as CHECKPOINTS
+from headstart.runs.files.folder import FINISHED, owned_run
+from headstart.runs.files.record import RUN_FILE
+from headstart.runs.fitting.logistic import CHECKPOINT as LOGISTIC_FOLDS
+from headstart.runs.fitting.mlp import CHECKPOINT as MLP_FOLDS
+from headstart.runs.fitting.mlp_search import CHECKPOINT as SEARCHED_FOLDS
+from headstart.runs.fitting.task import FittedModel, Fitting, FoldsOutcome
 from headstart.runs.job import HEAD_FITTINGS, Job
-from headstart.runs.logistic import CHECKPOINT as LOGISTIC_FOLDS
-from headstart.runs.mlp import CHECKPOINT as MLP_FOLDS
-from headstart.runs.mlp_search import CHECKPOINT as SEARCHED_FOLDS
-from headstart.runs.parts import choosing_parts, group_codes, read_table, units_of
-from headstart.runs.record import RUN_FILE
-from headstart.runs.settings import PROBE, RunSettings
-from headstart.runs.split_settings import TEST_FRACTION, Ratio, parse_ratio
-from headstart.runs.task import FittedModel, Fitting, FoldsOutcome
-from headstart.runs.units import codes_of
+from headstart.runs.parts.dividing import choosing_parts, group_codes, read_table, units_of
+from headstart.runs.parts.units import codes_of
+from headstart.runs.settings.run import PROBE, RunSettings
+from headstart.runs.settings.splits import TEST_FRACTION, Ratio, parse_ratio
 from headstart.runs.views import learnt_views
 from headstart.runtime import choose_execution
 from headstart.splitting import stratified_folds

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from headstart.files import write_csv, write_text
-from headstart.runs.outputs import write_figure
+from headstart.runs.files.outputs import write_figure
 from headstart.studies.pareto import comparison_figure
 
 TABLE, TEXT, PICTURE = "comparison.csv", "comparison.txt", "comparison.png"

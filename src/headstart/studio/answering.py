@@ -21,9 +21,9 @@ from headstart.data import DecodingError, decode, digest_of, printable
 from headstart.inference import ImageList
 from headstart.progress import Progress
 from headstart.records import Predictions
-from headstart.report.pictures import data_uri
+from headstart.report.drawing.pictures import data_uri
 from headstart.report.wording import listed
-from headstart.runs.outputs import write_predictions
+from headstart.runs.files.outputs import write_predictions
 
 SHOWN = 320  # px, the picture
 SEEN = 128  # px, what the network sees

@@ -15,7 +15,7 @@ from headstart.bundle import Classifier
 from headstart.bundle.classifier import find_bundle
 from headstart.errors import BundleError
 from headstart.files import digest_file
-from headstart.report.pictures import Pictures, find_pictures
+from headstart.report.drawing.pictures import Pictures, find_pictures
 from headstart.report.reading import StoredRun, read_stored_run
 from headstart.studio.places import MANIFEST
 

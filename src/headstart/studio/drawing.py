@@ -17,7 +17,7 @@ import streamlit as st
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from headstart.report.curves import Chart
+from headstart.report.drawing.curves import Chart
 from headstart.report.rendering import environment
 
 SVG = "http://www.w3.org/2000/svg"

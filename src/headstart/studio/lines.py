@@ -12,12 +12,12 @@ import streamlit as st
 
 from headstart.errors import HeadstartError
 from headstart.files import read_json
-from headstart.report.alarms import Alarm, find_alarms
-from headstart.report.answers import read_answers
-from headstart.report.facts import looks_medical, total_seconds
+from headstart.report.judging.alarms import Alarm, find_alarms
+from headstart.report.judging.facts import looks_medical, total_seconds
+from headstart.report.papers.answers import read_answers
 from headstart.report.reading import FINISHED, StoredRun, read_stored_run
 from headstart.report.wording import estimate
-from headstart.runs.record import read_run
+from headstart.runs.files.record import read_run
 from headstart.studio.caching import mark_of
 from headstart.studio.places import BUNDLE, COMPARISON, RUN, Entry
 

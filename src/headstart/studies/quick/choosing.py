@@ -28,10 +28,10 @@ from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import ImageTable, Integers
 from headstart.runs.backbone import build_backbone
+from headstart.runs.files.record import describe_engine, now, versions
 from headstart.runs.job import split_with
-from headstart.runs.parts import read_table
-from headstart.runs.record import describe_engine, now, versions
-from headstart.runs.units import Bools
+from headstart.runs.parts.dividing import read_table
+from headstart.runs.parts.units import Bools
 from headstart.runtime import Execution, choose_execution, seed_everything
 from headstart.studies.candidates import CandidateRun
 from headstart.studies.quick.judging import Row, judge_quickly

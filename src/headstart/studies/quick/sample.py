@@ -18,10 +18,10 @@ from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable, Integers, Split
 from headstart.runs.auditing import MOST_IMAGES, is_wanted, tell_audit
 from headstart.runs.job import check_test_part, name_left_out, split_with
-from headstart.runs.parts import group_codes, units_of
-from headstart.runs.settings import RunSettings
-from headstart.runs.split_settings import TEST_FRACTION, Ratio, parse_folds, parse_ratio
-from headstart.runs.units import Bools, Units, codes_of
+from headstart.runs.parts.dividing import group_codes, units_of
+from headstart.runs.parts.units import Bools, Units, codes_of
+from headstart.runs.settings.run import RunSettings
+from headstart.runs.settings.splits import TEST_FRACTION, Ratio, parse_folds, parse_ratio
 from headstart.splitting import inner_hold_out, sample_units, stratified_folds
 
 

@@ -20,7 +20,7 @@ from headstart.heads import (
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers
-from headstart.runs.units import Bools
+from headstart.runs.parts.units import Bools
 
 WARMING = 16  # images that go first: processes start and kernels are chosen once
 TIMED, LONGEST_S = 192, 5.0  # what stands for a pass whose features came from the store

@@ -10,7 +10,7 @@ from typing import Any
 from headstart.backbones.networks import check_image_size
 from headstart.errors import UsageError
 from headstart.runs import RunSettings
-from headstart.runs.split_settings import parse_folds
+from headstart.runs.settings.splits import parse_folds
 from headstart.studies.candidates import CandidateRun, full_name, refuse_twice, split_name
 
 # Settings of the data, the split and the pass; all others are of what is fitted later.

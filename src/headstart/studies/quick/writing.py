@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from headstart.files import write_csv, write_text
 from headstart.plots import shortened
-from headstart.runs.outputs import write_figure
+from headstart.runs.files.outputs import write_figure
 from headstart.studies.pareto import add_names, draw_panel
 from headstart.studies.quick.scoring import STORED
 from headstart.studies.writing import aligned, cell_of, told

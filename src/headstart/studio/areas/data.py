@@ -10,8 +10,8 @@ import streamlit as st
 from headstart.audit.writing import PAIRS_PICTURE
 from headstart.errors import UsageError
 from headstart.files import read_json
-from headstart.report.alarms import audit_alarms, shortcuts_of
-from headstart.report.pictures import file_name
+from headstart.report.drawing.pictures import file_name
+from headstart.report.judging.alarms import audit_alarms, shortcuts_of
 from headstart.report.reading import AUDIT, FINISHED, StoredRun
 from headstart.report.wording import counted
 from headstart.studio import browsing, caching

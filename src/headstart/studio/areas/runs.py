@@ -10,11 +10,11 @@ from typing import Any
 import streamlit as st
 
 from headstart.report import sections
-from headstart.report.answers import read_answers
-from headstart.report.card import figure_rows
+from headstart.report.judging.verdict import accuracy_bars, verdict
 from headstart.report.page import charts_view, is_headline, reproduction
+from headstart.report.papers.answers import read_answers
+from headstart.report.papers.card import figure_rows
 from headstart.report.reading import FINISHED
-from headstart.report.verdict import accuracy_bars, verdict
 from headstart.studies.comparing import read_record
 from headstart.studies.writing import PICTURE, comparison_text
 from headstart.studio import caching

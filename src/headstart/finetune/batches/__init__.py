@@ -1,0 +1,1 @@
+"""What a training step is given: pictures, their augmentation, targets."""

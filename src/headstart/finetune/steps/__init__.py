@@ -1,0 +1,1 @@
+"""The training itself: phases, their steps, optimizers and averages."""

@@ -1,0 +1,1 @@
+"""Logistic heads: many problems on one feature matrix, solved at once."""

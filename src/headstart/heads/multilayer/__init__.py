@@ -1,0 +1,1 @@
+"""Multi-layer heads: many small networks trained at once."""

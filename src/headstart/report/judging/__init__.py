@@ -1,0 +1,1 @@
+"""What a report says of a run before and beside its figures."""

@@ -1,0 +1,1 @@
+"""Reports on several runs: side by side, compared, a quick choice."""

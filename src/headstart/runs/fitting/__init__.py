@@ -1,0 +1,1 @@
+"""Ways of fitting: heads on features that are there, networks tuned from them."""

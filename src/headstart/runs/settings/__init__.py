@@ -1,0 +1,1 @@
+"""What a user decides about a run, group by group."""
