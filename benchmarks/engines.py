@@ -16,7 +16,7 @@ ready in its type and layout; images/s over the rounds as median [least, most]:
     eager f32 nhwc    the same, channels-last
     eager bf16 nhwc   bfloat16 channels-last, normalisations apart
     folded f32, bf16  batch normalisations folded into convolutions, channels-last: what
-                      `headstart.inference.place_module` makes
+                      `headstart.inference.placing.place_module` makes
     compiled f32, bf16  the folded network by torch.compile with freezing (needs a C++ compiler)
     ort f32           ONNX Runtime on the graph that torch exports
     openvino f32, bf16  what `headstart.inference.engines.OpenVinoNetwork` makes: OpenVINO with

@@ -57,13 +57,14 @@ from transfer import load_pack
 
 from headstart.backbones.mini import conv_norm
 from headstart.heads import fit_with_chosen_penalty, penalty_path, predict_logits
-from headstart.recipes import pretrain_mini
+from headstart.recipes import packs
 from headstart.recipes.augmenting import Variation, normalise
 from headstart.recipes.pretrain_mini import (
     PretrainSettings,
     accuracy,
     half_precision,
     placed,
+    pretraining_device,
     repeatable,
     train_epoch,
     weight_groups,
@@ -254,9 +255,12 @@ def trial_of(name: str) -> Trial:
 
 
 def chosen_pictures(labels: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of the first so many pictures, as many of each class."""
+    """Indices of the first so many pictures, as many of each class, in the pack's order.
+
+    With all of them a trial shuffles as the recipe does.
+    """
     each = count // NUM_CLASSES
-    return torch.cat([(labels == c).nonzero()[:each, 0] for c in range(NUM_CLASSES)])
+    return torch.cat([(labels == c).nonzero()[:each, 0] for c in range(NUM_CLASSES)]).sort().values
 
 
 class Strengthened:
@@ -412,7 +416,8 @@ def prepare_worker(aside: Path) -> None:
     """Load in a worker what every trial needs."""
     SHARED.update(torch.load(aside, mmap=True, weights_only=False))
     torch.set_num_threads(max(1, torch.get_num_threads() // SHARED["workers"]))
-    SHARED["train"], SHARED["val"] = placed(SHARED["train"]), placed(SHARED["val"])
+    device = pretraining_device()
+    SHARED["train"], SHARED["val"] = placed(SHARED["train"], device), placed(SHARED["val"], device)
 
 
 def run_trial(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -428,8 +433,7 @@ def run_trial(name: str, options: argparse.Namespace) -> dict[str, Any]:
         write_weights(network, options.keep / f"{name}.safetensors", settings_of(trial, options))
     line = {
         "trial": name,
-        "seed": options.seed,
-        "sizes": options.sizes,
+        **asked(options),
         "images": len(SHARED["train"][1]),
         "parameters_m": round(sum(p.numel() for p in network.parameters()) / 1e6, 2),
         "gflop": operations(trial.shape.build()),
@@ -442,17 +446,28 @@ def run_trial(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return {**line, "images_s": "" if on_gpu else speed(network)}
 
 
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What decides a trial beside its name."""
+    names = ("seed", "sizes", "batch", "rate")
+    return {name: getattr(options, name) for name in names} | {"wanted_images": options.images}
+
+
 def run(options: argparse.Namespace) -> None:
-    done = {(line["trial"], line["seed"], line["sizes"]) for line in read_lines(options.out)}
-    wanted = [n for n in options.trials if (n, options.seed, options.sizes) not in done]
+    own = asked(options)
+    done = {
+        line["trial"]
+        for line in read_lines(options.out)
+        if {name: line.get(name) for name in own} == own
+    }
+    wanted = [name for name in options.trials if name not in done]
     if not wanted:
         return
     folder = options.packs / "tiny-imagenet"
-    pixels, labels = pretrain_mini.load_pack(folder / "train.parquet", lambda count=1: None)
+    pixels, labels = packs.load_pack(folder / "train.parquet", lambda count=1: None)
     rows = chosen_pictures(labels, options.images)
     shared = {
         "train": (pixels[rows], labels[rows]),
-        "val": pretrain_mini.load_pack(folder / "val.parquet", lambda count=1: None),
+        "val": packs.load_pack(folder / "val.parquet", lambda count=1: None),
         "packs": load_packs(options.packs),
         "workers": options.workers,
     }
@@ -463,7 +478,11 @@ def run(options: argparse.Namespace) -> None:
         with ProcessPoolExecutor(
             options.workers, context, initializer=prepare_worker, initargs=(aside,)
         ) as pool:
-            for future in as_completed([pool.submit(run_trial, n, options) for n in wanted]):
+            trials = {pool.submit(run_trial, n, options): n for n in wanted}
+            for future in as_completed(trials):
+                if future.exception() is not None:  # the others go on
+                    print(f"{trials[future]} failed: {future.exception()!r}", flush=True)
+                    continue
                 with options.out.open("a") as file:
                     file.write(json.dumps(future.result()) + "\n")
                 print(future.result(), flush=True)
@@ -505,7 +524,7 @@ def main() -> None:
     options.trials = options.trials.split(",")
     for name in options.trials:
         try:
-            trial_of(name)
+            settings_of(trial_of(name), options)
         except ValueError as error:
             parser.error(str(error))
     if not options.table:

@@ -43,6 +43,7 @@ import torch
 from headstart.backbones import Network, build_network, find_backbone
 from headstart.comparison import paired_bootstrap
 from headstart.data import load_table
+from headstart.files import digest_file
 from headstart.finetune import TrainingData, TrainSettings, fit_network
 from headstart.finetune.batches.images import prepare_images
 from headstart.finetune.fitting import predict_logits as tuned_logits
@@ -59,6 +60,7 @@ METHODS = ("probe", "probe2", "probe64", "full", "scratch", "pixels", "hog")
 TRAIN_SIZE, PROBE_SIZE = 64, 96
 NO_FLIP = {"cxr-pneumonia": "xray"}  # augmentation of a data set; all others 'light'
 CIFAR_TEST = 2000
+CIFAR_SEEDS = 3  # whose training images are decoded
 EPOCHS = ((500, 20), (2000, 8), (5000, 5), (10**9, 4))  # up to so many images: so many passes
 
 
@@ -130,9 +132,9 @@ def load_cifar(folder: Path, per_class: int) -> Pack:
         rows = generator.permutation(len(part_labels))
         if part == "test":
             rows = rows[:CIFAR_TEST]
-        else:  # three seeds' worth of training images, decoded once
+        else:  # those of all seeds, decoded once
             rows = np.concatenate(
-                [rows[part_labels[rows] == c][: 3 * per_class] for c in range(10)]
+                [rows[part_labels[rows] == c][: CIFAR_SEEDS * per_class] for c in range(10)]
             )
         images = table.column("image").to_pylist()
         blobs += [images[i]["bytes"] if isinstance(images[i], dict) else images[i] for i in rows]
@@ -284,8 +286,20 @@ def answer(name: str, pack: Pack, seed: int, method: str, weights: str) -> np.nd
 KEPT: dict[str, torch.Tensor] = {}  # features of the data set at hand
 
 
+def weights_name(choice: str) -> str:
+    """'auto', or a file's name and the beginning of its digest."""
+    if choice == "auto":
+        return choice
+    return f"{Path(choice).name} {digest_file(Path(choice))[:16]}"
+
+
 def run(options: argparse.Namespace) -> None:
-    done = {(line["data"], line["method"], line["seed"]) for line in read_lines(options.out)}
+    lines = read_lines(options.out)
+    weights = weights_name(options.weights)
+    others = {line.get("weights", "auto") for line in lines} - {weights}
+    if others:
+        raise SystemExit(f"'{options.out}' has answers of other weights ({', '.join(others)}).")
+    done = {(line["data"], line["method"], line["seed"]) for line in lines}
     for name in options.data:
         wanted = [
             (method, seed)
@@ -307,6 +321,7 @@ def run(options: argparse.Namespace) -> None:
                 "data": name,
                 "method": method,
                 "seed": seed,
+                "weights": weights,
                 "num_train": int(pack.train(seed).sum()),
                 "num_classes": int(pack.labels.max()) + 1,
                 "accuracy": round(float(right.mean()), 4),
@@ -406,6 +421,8 @@ def main() -> None:
     parser.add_argument("--weights", default="auto", help="of mini: auto, or a file")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     options = parser.parse_args()
+    if not 1 <= options.seeds <= CIFAR_SEEDS:
+        parser.error(f"--seeds must be 1 to {CIFAR_SEEDS}, got {options.seeds}")
     options.data, options.methods = options.data.split(","), options.methods.split(",")
     if not options.table:
         print(machine(), torch.__version__, EXECUTION.key, flush=True)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pictures import paint_colours
 
 import headstart
 
@@ -16,6 +17,7 @@ SOURCE = Path(headstart.__file__).parent
 # Tier of every room; a room may import from lower tiers, and on its own only itself.
 TIERS = {
     "errors": 0, "registry": 0, "records": 0, "runtime": 0, "files": 0, "progress": 0,
+    "limits": 0,
     "torchvision_remedy": 0,
     "heads": 1, "metrics": 1, "statistics": 1, "splitting": 1, "plots": 1, "data": 1,
     "backbones": 1, "calibration": 1, "conformal": 1, "outliers": 1, "comparison": 1,
@@ -36,7 +38,7 @@ SIDEWAYS = {
     ("conformal", "statistics"), ("outliers", "statistics"), ("comparison", "statistics"),
     ("api", "survey"), ("__main__", "cli"), ("cli", "studio"),
     ("registry", "errors"),
-    ("runtime", "errors"),
+    ("runtime", "errors"), ("runtime", "limits"),
     ("files", "errors"),
 }  # fmt: skip
 NUMERIC = {
@@ -105,19 +107,31 @@ def test_nothing_heavy_loads_early(code):
     assert not heavy & loaded_after(code)
 
 
-def test_mini_needs_no_timm():
+def loaded_by(*words: str) -> set[str]:
+    """Modules that a command has loaded when it ends."""
     code = (
-        "import headstart.api\n"
-        "from headstart.backbones import build_network, find_backbone\n"
-        "build_network(find_backbone('mini'))"
+        "import sys\n"
+        "from headstart.cli import main\n"
+        f"sys.argv[1:] = {[str(word) for word in words]}\n"
+        "try:\n"
+        "    main()\n"
+        "except SystemExit as end:\n"
+        "    assert not end.code\n"
     )
-    assert not {"timm", "torchvision"} & loaded_after(code)
+    return loaded_after(code)
 
 
-def test_what_runs_and_predicts_loads_without_scikit_learn():
-    """Which takes as long as half of torch; the trees of an audit load it when they are grown."""
-    code = "import headstart.api, headstart.runs.job, headstart.bundle.classifier"
-    assert not {"sklearn", "pandas", "scipy.stats"} & loaded_after(code)
+def test_commands_load_no_more_than_they_need(tmp_path):
+    """Each of these takes up to seconds of a start; an audit's trees load scikit-learn."""
+    data, run = paint_colours(tmp_path / "colours"), tmp_path / "run"
+    unneeded = {"timm", "torchvision", "sklearn", "pandas", "scipy.stats", "torch._dynamo"}
+    loaded = loaded_by("run", "--data", data, "--audit", "none", "--image-size", "32", "--out", run)
+    assert not unneeded & loaded
+    assert (run / "report.html").exists()
+    unneeded |= {"matplotlib", "jinja2", "headstart.audit", "headstart.runs.job"}
+    loaded = loaded_by("predict", run, data / "red" / "00.png")
+    assert not unneeded & loaded
+    assert "headstart.bundle.classifier" in loaded
 
 
 def test_modules_and_functions_keep_their_size():

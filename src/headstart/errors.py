@@ -10,6 +10,7 @@
     │   └── BundleError             a bundle that is damaged, foreign or too new
     ├── ExportError   (RuntimeError)  an export that failed its proof; exit code 1
     ├── StorageError  (OSError)     the disk failed or is full; exit code 1
+    ├── ProcessError  (OSError)     the system starts no further process; exit code 1
     ├── GpuError      (RuntimeError)  a GPU too small or too old for this; exit code 2
     └── MissingExtraError (ImportError)  an optional package is not installed; exit code 2
 
@@ -61,6 +62,10 @@ class ExportError(HeadstartError, RuntimeError):
 
 class StorageError(HeadstartError, OSError):
     """The disk is full or failed; what was finished before stays whole."""
+
+
+class ProcessError(HeadstartError, OSError):
+    """The system starts no further process; what was finished before stays whole."""
 
 
 class GpuError(HeadstartError, RuntimeError):

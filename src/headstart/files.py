@@ -40,7 +40,7 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(
                 f"The disk is full: '{path}' could not be written. What was finished before is "
-                "whole; free some space and go on with --resume."
+                "whole; free some space and run the same command again (a run: with --resume)."
             ) from error
         raise StorageError(
             f"'{path}' could not be written: {error.strerror or error}. "

@@ -5,13 +5,15 @@ CPU in bfloat16 where the processor multiplies it natively (AVX512-BF16 or AMX),
 two to four times float32 there and many times slower elsewhere. Activations lie channels-last on
 CUDA and CPU: in float32, too, that is 1.1 to 1.5 times as fast on a CPU (docs/benchmarks.md).
 
+Threads are as many as torch takes by itself, but no more than a container may use cores: torch does
+not see that limit, and threads beyond it are stopped again and again.
+
 float32 means float32: cuDNN's convolutions would use TF32 by default, which keeps 10 bits of the
 fraction where float32 has 23. A process that computes on a GPU switches that off.
 """
 
 from __future__ import annotations
 
-import os
 import platform
 import random
 import warnings
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 
 from headstart.errors import GpuError, UsageError
+from headstart.limits import usable_cores
 
 PRECISIONS = ("auto", "bfloat16", "float32")
 
@@ -104,6 +107,7 @@ def choose_execution(device: str = "auto", precision: str = "auto") -> Execution
         )
     if device == "cuda":
         prepare_gpu()
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     best, reason = best_precision(device)
     if precision != "auto":
         best, reason = precision, "asked for"
@@ -159,9 +163,10 @@ def first_line(error: Exception) -> str:
 def repeatable(execution: Execution) -> Iterator[None]:
     """Let the same training give the same bits while the block runs.
 
-    torch's generators are afterwards as they were. On a GPU every kernel that has a repeatable
-    form takes it; the others, such as the gradient of a maximum over overlapping windows, still
-    run. Nothing else is repeatable there than the same training on the same kind of GPU.
+    torch's generators of the processor and of every CUDA device are afterwards as they were. On a
+    CUDA device every kernel that has a repeatable form takes it; the others, such as the gradient
+    of a maximum over overlapping windows, still run. Nothing else is repeatable on a GPU than the
+    same training on the same kind of GPU.
     """
     if execution.device != "cuda":
         with torch.random.fork_rng(devices=[]):
@@ -221,13 +226,6 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties draw from the global generator
     torch.manual_seed(seed)
-
-
-def usable_cores() -> int:
-    """Cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def machine() -> str:

@@ -83,7 +83,7 @@ def folders() -> dict[str, object]:
     entries = list_cache()
     size = sum(entry.num_bytes for entry in entries)
     free = shutil.disk_usage(existing).free
-    writable = os.access(existing, os.W_OK)
+    writable = existing.is_dir() and os.access(existing, os.W_OK)
     return {
         "feature store": f"{cache} ({describe_bytes(size)} in {len(entries)} files, of at most "
         f"{describe_bytes(limit_bytes())})",

@@ -130,7 +130,7 @@ def test_the_bundled_file_must_be_this_versions(tmp_path, monkeypatch):
 def test_lenet_has_no_pretrained_weights(tmp_path, monkeypatch):
     spec = find_backbone("LeNet5")
     for choice in ("auto", "hub"):
-        with pytest.raises(WeightsError, match=r"no pretrained weights of lenet5.*--weights none"):
+        with pytest.raises(WeightsError, match=r"no pretrained weights of LeNet5.*--weights none"):
             build_network(spec, weights=choice)
     network = build_network(spec, weights="none")
     assert network.num_features == 84
@@ -215,7 +215,7 @@ def test_a_size_a_network_cannot_take_is_one_sentence(name, size, match):
 
 
 def test_only_mini_is_bundled():
-    with pytest.raises(WeightsError, match="holds no weights of resnet50"):
+    with pytest.raises(WeightsError, match="holds no weights of ResNet50"):
         build_network(find_backbone("ResNet50"), weights="bundled")
 
 

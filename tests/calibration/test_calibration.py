@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 
 from headstart.calibration import (
-    answer_reliability,
+    apply_temperature,
     calibration_error,
     calibration_figures,
     calibration_interval,
@@ -19,7 +19,6 @@ from headstart.calibration import (
     cross_fit_temperature,
     debiased_calibration_error,
     fit_temperature,
-    log_probabilities,
     reliability_bins,
 )
 from headstart.statistics import wilson
@@ -101,10 +100,23 @@ def test_no_fold_helps_to_calibrate_itself():
     changed = np.where(folds == 1, (labels + 1) % 3, labels)
     again, other = cross_fit_temperature(logits, changed, folds)
     assert other[1] == found[1]
-    assert other[0].value != found[0].value
+    assert other[0] != found[0]
     np.testing.assert_array_equal(again[folds == 1], calibrated[folds == 1])
     with pytest.raises(ValueError, match="2 folds"):
         cross_fit_temperature(logits, labels, np.zeros(300))
+
+
+def test_a_fold_whose_others_hold_few_mistakes_keeps_its_answers():
+    logits, labels = make_logits(400, 3, 3, 1.0)
+    best = logits.argmax(axis=1)
+    labels = np.where(np.arange(400) < 360, best, (best + 1) % 3)  # all 40 mistakes in one fold
+    folds = (np.arange(400) >= 200).astype(np.int64)
+    calibrated, found = cross_fit_temperature(logits, labels, folds, fewest_wrong=10)
+    assert found[1] == 1.0
+    assert found[0] > 1.0
+    np.testing.assert_array_equal(calibrated[folds == 1], apply_temperature(logits[folds == 1], 1))
+    _, bound = cross_fit_temperature(logits, labels, folds)
+    assert bound[1] == pytest.approx(0.05)
 
 
 def test_calibration_helps_where_logits_are_too_sharp():
@@ -152,8 +164,9 @@ def test_groups_widen_reliability():
     logits, labels = make_logits(100, 3, 7)
     probabilities = fit_temperature(logits, labels).apply(logits)
     rows = np.repeat(np.arange(100), 5)
-    alone = answer_reliability(probabilities, labels)
-    copies = answer_reliability(probabilities[rows], labels[rows], groups=rows)
+    claimed, right = probabilities.max(axis=1), (probabilities.argmax(1) == labels).astype(float)
+    alone = reliability_bins(claimed, right)
+    copies = reliability_bins(claimed[rows], right[rows], groups=rows)
     np.testing.assert_allclose(copies.accuracy_low, alone.accuracy_low)
     np.testing.assert_array_equal(copies.counts, 5 * alone.counts)
 
@@ -204,13 +217,6 @@ def test_calibration_intervals_are_deterministic_and_see_groups():
     assert alone == calibration_interval(claimed, held, seed=0)
     assert copies.high - copies.low == pytest.approx(alone.high - alone.low, rel=0.15)
     assert alone.low <= calibration_error(claimed, held) <= alone.high
-
-
-def test_logarithms_of_probabilities_are_logits():
-    logits, labels = make_logits(100, 3, 12, 2.0)
-    probabilities = fit_temperature(logits, labels).apply(logits)
-    assert fit_temperature(log_probabilities(probabilities), labels).value == pytest.approx(1)
-    assert np.isfinite(log_probabilities(np.array([[1.0, 0.0]]))).all()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -23,6 +24,8 @@ from headstart.data.guarded import pool as pools
 from headstart.data.guarded.pool import DecoderPool
 from headstart.data.guarded.squares import DecodingLimits, command_for, decode_square
 from headstart.data.resizing import resize_pixels
+from headstart.errors import ProcessError
+from headstart.inference import Extractor, ImageList, extractor
 from headstart.records import Preprocessing
 
 # A process whose decoder does what the picture's name says before it decodes.
@@ -123,6 +126,30 @@ def test_a_process_killed_from_outside_costs_nothing(odd_pool):
     assert victim.returncode == -signal.SIGKILL
 
 
+def test_a_process_that_does_not_start_is_no_fault_of_the_picture(monkeypatch):
+    pool = DecoderPool([sys.executable, "-c", "raise SystemExit(7)"])
+    monkeypatch.setattr(extractor, "shared_pool", lambda: pool)
+    source = ImageList([picture()[0]], ["a.png"])
+    with pytest.raises(ProcessError, match=r"'a.png' could not be decoded: its decoder ended at"):
+        Extractor(Preprocessing(size=32), 1, 8).prepare_many(source, [0])
+
+
+def test_pipes_of_ordinary_size_do_where_no_larger_ones_are_granted(monkeypatch):
+    start, sizes = subprocess.Popen, []
+
+    def popen(*words, pipesize=-1, **options):
+        sizes.append(pipesize)
+        if pipesize > 0:
+            raise PermissionError(1, "Operation not permitted")
+        return start(*words, pipesize=pipesize, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    pool = DecoderPool()
+    check_works(pool)
+    pool.end()
+    assert sizes == [1 << 20, -1]
+
+
 def test_all_processes_killed_while_they_wait_cost_nothing():
     pool = DecoderPool()
     idle = [pool._start() for _ in range(2)]
@@ -150,7 +177,7 @@ def test_many_threads_share_the_processes():
         found = list(threads.map(lambda pair: decode(pair[0], "a.tif")[0], pictures))
     for image, (_, pixels) in zip(found, pictures, strict=True):
         assert np.array_equal(np.asarray(image), pixels)
-    assert 1 <= len(pools.shared_pool()._idle) <= pools._process_count()
+    assert 1 <= len(pools.shared_pool()._idle) <= pools.shared_pool().processes
 
 
 def asked(monkeypatch):

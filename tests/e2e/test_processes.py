@@ -24,7 +24,7 @@ def many(tmp_path_factory):
     from pictures import paint
 
     folder = tmp_path_factory.mktemp("many")
-    for i in range(900):
+    for i in range(320):  # five batches
         colour = [(200, 60, 60), (60, 60, 200), (60, 200, 60)][i % 3]
         paint(folder / "abc"[i % 3] / f"{i:03d}.png", colour, seed=i)
     return folder
@@ -82,7 +82,7 @@ def test_a_stopped_run_goes_on_to_the_same_figures(many, tmp_path, number):
     )  # fmt: skip
     assert resumed.returncode == 0, resumed.stderr
     assert " 0 read back" not in resumed.stderr  # what was stored was not computed again
-    assert "Features   900 computed" not in resumed.stderr
+    assert "Features   320 computed" not in resumed.stderr
     whole = headstart(
         *words(many, tmp_path / "whole"), env={**os.environ, "HEADSTART_CACHE": str(fresh)}
     )
@@ -145,7 +145,7 @@ def test_a_full_disk_is_one_sentence_and_the_rest_stays_whole(many, tmp_path):
         pytest.skip("no right to mount a small file system")
     try:
         env = {**os.environ, "HEADSTART_CACHE": str(tmp_path / "cache")}
-        done = headstart("run", "--data", "digits", "--out", small / "run", env=env)
+        done = headstart(*words(many, small / "run"), env=env)
         assert done.returncode == 1, done.stderr
         assert "disk is full" in done.stderr
         assert "Traceback" not in done.stderr

@@ -12,9 +12,16 @@ import pytest
 from entries import WIDTH, check_entries, entry
 
 from headstart.errors import UsageError
-from headstart.features import FeatureStore, clear_cache, limit_bytes, list_cache, trim_cache
-from headstart.features.cache import DEFAULT_BYTES, SIZE_VARIABLE, parse_size
-from headstart.features.folder import lock_path, store_path
+from headstart.features import (
+    FeatureStore,
+    clear_cache,
+    folder,
+    limit_bytes,
+    list_cache,
+    trim_cache,
+)
+from headstart.features.cache import DEFAULT_BYTES, SIZE_VARIABLE, count_stored, parse_size
+from headstart.features.folder import last_use, lock_path, remove_store, store_path
 
 COUNT = 500
 
@@ -155,3 +162,32 @@ def test_a_file_of_an_older_version_is_shown_and_goes_first(tmp_path):
     assert not lock_path(old).exists()
     trim_cache(store_path("new", tmp_path).stat().st_size, folder=tmp_path)
     assert names(tmp_path) == ["new"]
+
+
+def test_who_comes_late_to_a_removal_leaves_the_new_file_alone(tmp_path, monkeypatch):
+    """It has opened the lock of a file that another removes and a third begins anew."""
+    fill("a", tmp_path)
+    path, taken = store_path("a", tmp_path), folder.take_lock
+
+    def late(lock):
+        monkeypatch.setattr(folder, "take_lock", taken)
+        assert remove_store(path)  # the faster one
+        fill("a", tmp_path)
+        return taken(lock)
+
+    monkeypatch.setattr(folder, "take_lock", late)
+    assert remove_store(path) is None
+    assert list_cache(tmp_path)[0].num_images == COUNT
+
+
+def test_counting_changes_nothing(tmp_path):
+    fill("a", tmp_path, hours_ago=2)
+    path = store_path("a", tmp_path)
+    used = last_use(path)
+    assert count_stored(path, [entry(n)[0] for n in range(COUNT - 10, COUNT + 700)]) == 10
+    assert last_use(path) == used
+    path.write_bytes(b"rubbish" * 1000)
+    assert count_stored(path, [entry(0)[0]]) == 0
+    assert path.read_bytes() == b"rubbish" * 1000
+    assert count_stored(store_path("b", tmp_path), ["x"]) == 0
+    assert not store_path("b", tmp_path).exists()

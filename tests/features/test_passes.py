@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from networks import on_cpu, tiny_network
+from PIL import Image
 
 from headstart.data import digest_of, load_table
-from headstart.features import extract_features
+from headstart.data.views import MIRRORED, WHOLE, parse_views
+from headstart.errors import DataError
+from headstart.features import extract_features, extract_views
 from headstart.features.passes import store_keys
 from headstart.inference import FeatureExtractor, ImageList
 from headstart.progress import Progress
@@ -48,7 +52,49 @@ def test_only_new_images_go_through(colour_folder, extractor):
     progress = Counting()
     features = extract_features(load_table(str(colour_folder)), extractor, progress=progress)
     assert features.computed == 1
-    assert progress.totals == [1]
+    assert progress.totals == [len(load_table(str(colour_folder))), 1]  # read, computed
+
+
+class Changing(ImageList):
+    """Images of which one holds something else whenever it is read again."""
+
+    def __init__(self, images, row):
+        super().__init__(images, [f"{i}.png" for i in range(len(images))])
+        self.row, self.times = row, 0
+
+    def read(self, row):
+        if row != self.row:
+            return super().read(row)
+        self.times += 1
+        return self.images[row] + bytes(self.times - 1)
+
+
+def encoded(seed):
+    stream = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def test_what_changes_while_it_is_read_is_never_stored_under_its_old_key(extractor):
+    images = [encoded(seed) for seed in range(3)]
+    with pytest.raises(DataError, match=r"'1\.png' could be read a moment ago and holds something"):
+        extract_features(Changing(images, 1), extractor, progress=Progress())
+    whole = ImageList(images, ["0.png", "1.png", "2.png"])
+    alone = extract_features(whole, extractor, progress=Progress())
+    assert alone.computed >= 1  # the old content was not stored
+    changed = Changing(images, 1)
+    changed.times = 1
+    with pytest.raises(DataError, match="holds something else now"):
+        extract_views(changed, alone.facts, extractor, [MIRRORED], progress=Progress())
+
+
+def test_batches_hold_as_many_squares_however_many_views(extractor):
+    images = [encoded(seed) for seed in range(20)]
+    source = ImageList(images, [f"{i}.png" for i in range(20)])
+    views = (WHOLE, *parse_views("flip,crops:3", 0))
+    batches = [len(rows) for rows, _, _ in extractor.extract_views(source, range(20), views)]
+    assert batches == [3] * 6 + [2]  # 16 squares a batch
 
 
 def test_identical_files_go_through_once_and_keep_their_names(extractor):
@@ -83,6 +129,9 @@ def test_what_was_finished_before_an_interruption_is_kept(colour_folder, extract
     class Interrupting(Progress):
         def phase(self, title, total, unit="images"):
             from contextlib import contextmanager
+
+            if not title.startswith("Features"):
+                return super().phase(title, total, unit)
 
             @contextmanager
             def block():

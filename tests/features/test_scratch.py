@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headstart.errors import StorageError, UsageError
 from headstart.features import cache_folder, new_array, scratch, scratch_array, take_rows
-from headstart.features.scratch import MEMORY_VARIABLE, group_limits, memory_bytes
+from headstart.features.scratch import MEMORY_VARIABLE, memory_bytes
 
 
 def is_mapped(array) -> bool:
@@ -37,7 +37,7 @@ def test_the_memory_is_the_smallest_of_what_anything_allows(monkeypatch):
     monkeypatch.delenv(MEMORY_VARIABLE, raising=False)
     monkeypatch.setattr(scratch, "physical_bytes", lambda: 100)
     for groups, process, expected in (([], [], 100), ([90, 120], [], 90), ([90], [80, 95], 80)):
-        monkeypatch.setattr(scratch, "group_limits", lambda groups=groups: groups)
+        monkeypatch.setattr(scratch, "memory_limits", lambda groups=groups: groups)
         monkeypatch.setattr(scratch, "process_limits", lambda process=process: process)
         assert memory_bytes() == expected
     monkeypatch.setenv(MEMORY_VARIABLE, "1.5GiB")
@@ -45,27 +45,6 @@ def test_the_memory_is_the_smallest_of_what_anything_allows(monkeypatch):
     monkeypatch.setenv(MEMORY_VARIABLE, "much")
     with pytest.raises(UsageError, match=r"HEADSTART_MEMORY must be a size .* 'much'"):
         memory_bytes()
-
-
-@pytest.mark.parametrize(
-    ("membership", "files", "expected"),
-    [
-        ("0::/a/b\n", {"a/b/memory.max": "500", "a/memory.max": "400"}, [500, 400]),
-        ("0::/a\n", {"a/memory.max": "max", "memory.max": "300"}, [300]),
-        ("4:cpu,memory:/out/of/sight\n", {"memory/memory.limit_in_bytes": "200"}, [200]),
-        ("4:cpu:/a\n1:name=systemd:/a:b\n", {"a/memory.max": "1"}, []),
-        (None, {}, []),
-    ],
-    ids=["nested", "no limit of its own", "version 1, container", "others", "no groups"],
-)
-def test_limits_of_control_groups(tmp_path, membership, files, expected):
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text + "\n")
-    lines = tmp_path / "cgroup"
-    if membership is not None:
-        lines.write_text(membership)
-    assert group_limits(lines, tmp_path) == expected
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limits")

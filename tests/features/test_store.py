@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from entries import WIDTH, check_entries, entry
 
 from headstart.errors import OutputError, StorageError
-from headstart.features import FeatureStore, clear_cache, list_cache
+from headstart.features import FeatureStore, cache_folder, clear_cache, list_cache
+from headstart.features.folder import is_damage
 
 
 def test_what_was_put_is_found(tmp_path):
@@ -93,8 +95,21 @@ def test_names_of_pictures_are_not_kept(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="cannot be written to"):
+    with pytest.raises(OutputError, match=r"cannot be made or written.* Set HEADSTART_CACHE to"):
         FeatureStore("a", WIDTH, folder=tmp_path / "file" / "cache")
+
+
+def test_a_lost_race_for_a_lock_is_no_damage():
+    error = sqlite3.OperationalError("locking protocol")
+    error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+    assert not is_damage(error, Path("a"))
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    assert is_damage(error, Path("a"))
+
+
+def test_a_home_is_found_however_it_is_written(monkeypatch):
+    monkeypatch.setenv("HEADSTART_CACHE", "~/features")
+    assert cache_folder() == Path.home() / "features"
 
 
 def test_clearing_frees_the_files(tmp_path):

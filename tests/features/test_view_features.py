@@ -70,7 +70,7 @@ def test_one_decoding_gives_all_views_and_a_second_run_reads_them(colour_folder,
     table = load_table(str(colour_folder))
     progress = Counting()
     first = first_pass(table, extractor, VIEWS, range(10), progress)
-    assert progress.totals == [len(table)], "one step a picture, whatever its views"
+    assert progress.totals == [len(table)] * 2, "one step a picture to read, one for all its views"
     assert (first.computed, first.computed_views) == (len(table), 30)
     seen = extractor.module.seen
     second = first_pass(table, extractor, VIEWS, range(10))

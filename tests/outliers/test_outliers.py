@@ -205,6 +205,26 @@ def test_separation_of_grouped_copies():
         assert other.interval.high - other.interval.low == pytest.approx(wide, rel=0.2)
 
 
+def test_classes_left_out_of_grouped_copies():
+    """Six copies of every image tell no more than one: the groups are the sample."""
+    generator = np.random.default_rng(8)
+    labels, folds = np.arange(150) % 3, np.arange(150) // 3 % 5
+    features = generator.normal(size=(150, 6)) + 2 * np.eye(3, 6)[labels]
+    rows = np.repeat(np.arange(150), 6)
+    names = ["a", "b", "c"]
+    alone = leave_classes_out(features, labels, folds, names)
+    copied = (features[rows], labels[rows], folds[rows], names)
+    for one, other, narrow in zip(
+        alone, leave_classes_out(*copied, groups=rows), leave_classes_out(*copied), strict=True
+    ):
+        width, grouped, blind = (
+            found.separation.auroc.interval.high - found.separation.auroc.interval.low
+            for found in (one, other, narrow)
+        )
+        assert grouped > 0.8 * width
+        assert blind < 0.6 * width
+
+
 def test_thresholds_by_rank_and_their_refusal():
     assert outlier_threshold(np.arange(1.0, 20), 0.95) == 19
     assert outlier_threshold(np.arange(1.0, 100), 0.9) == 90

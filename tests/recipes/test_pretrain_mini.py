@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +18,8 @@ from safetensors.torch import load_file
 
 from headstart import api
 from headstart.backbones import build_network, find_backbone
-from headstart.errors import DataError, ResumeError, UnknownNameError
+from headstart.errors import DataError, ResumeError, StorageError, UnknownNameError, UsageError
+from headstart.progress import Progress
 from headstart.recipes import pretrain_mini as recipe
 from headstart.recipes.augmenting import Variation, mix
 
@@ -80,9 +83,46 @@ def test_a_killed_training_ends_with_the_same_weights(toys, tmp_path, weights, m
         assert torch.equal(tensor, resumed[name]), name
 
 
-def test_other_settings_do_not_go_on_from_a_checkpoint(toys, weights):
-    with pytest.raises(ResumeError, match="other settings"):
+def test_other_settings_or_data_do_not_go_on_from_a_checkpoint(toys, weights, tmp_path):
+    with pytest.raises(ResumeError, match="settings differ"):
         recipe.pretrain(toys, weights.parent, replace(TOY, peak_lr=0.1))
+    table = pq.read_table(toys / "train.parquet")
+    pq.write_table(table.slice(1), tmp_path / "train.parquet")
+    shutil.copy(toys / "val.parquet", tmp_path)
+    with pytest.raises(ResumeError, match=r"train\.parquet differ"):
+        recipe.pretrain(tmp_path, weights.parent, TOY)
+
+
+def test_a_finished_training_that_died_before_its_log_gets_it_back(toys, tmp_path, weights):
+    out = tmp_path / "out"
+    shutil.copytree(weights.parent, out)
+    log = (out / "pretrain.csv").read_text()
+    (out / "pretrain.csv").write_text("".join(log.splitlines(keepends=True)[:-1]))
+    recipe.pretrain(toys, out, TOY)
+    assert (out / "pretrain.csv").read_text() == log
+
+
+def test_a_damaged_checkpoint_is_told_and_begun_anew(toys, tmp_path, weights):
+    shutil.copytree(weights.parent, tmp_path / "out")
+    checkpoint = tmp_path / "out" / recipe.CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    notes = []
+    progress = Progress()
+    progress.note = notes.append
+    again = load_file(recipe.pretrain(toys, tmp_path / "out", TOY, progress=progress))
+    assert "is damaged; training begins anew" in notes[0]
+    for name, tensor in load_file(weights).items():
+        assert torch.equal(tensor, again[name]), name
+
+
+def test_a_full_disk_is_one_sentence(toys, tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("headstart.files.os.fsync", full)
+    with pytest.raises(StorageError, match=r"disk is full: '.*last\.pt' could not be written"):
+        recipe.pretrain(toys, tmp_path / "out", replace(TOY, sizes=((32, 2),)))
+    assert not list((tmp_path / "out").glob(".new-*"))
 
 
 def test_other_data_are_refused_in_one_sentence(tmp_path):
@@ -100,6 +140,39 @@ def test_other_data_are_refused_in_one_sentence(tmp_path):
     )
     with pytest.raises(DataError, match="row 0 has 32 x 32"):
         recipe.pretrain(tmp_path, tmp_path / "out", TOY)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "told"),
+    [
+        ({"image": [b"x"], "label": [0]}, None, r"Row 0 of '.*train\.parquet' cannot be decoded"),
+        ({"label": ["cat"]}, None, "whole numbers from 0, got 'cat' in row 0"),
+        ({"label": [None]}, None, "got None in row 0"),
+        ({}, None, "at least 16 pictures to learn from and 1 to validate on, got 1 and 1"),
+        ({"copies": 20}, {"label": [1]}, "has the label 1, which"),
+    ],
+)
+def test_packs_that_cannot_be_learnt_from_are_refused(tmp_path, train, val, told):
+    picture = toy_picture(0, np.random.default_rng(0))
+    for name, given in (("train", dict(train)), ("val", dict(val or {}))):
+        copies = given.pop("copies", 1)
+        columns = {"image": [picture], "label": [0]} | given
+        table = pa.table({key: cells * copies for key, cells in columns.items()})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(DataError, match=told):
+        recipe.pretrain(tmp_path, tmp_path / "out", TOY)
+
+
+def test_schedules_that_cannot_be_are_refused():
+    with pytest.raises(UsageError, match="must be below the 1 epochs"):
+        recipe.PretrainSettings(sizes=((32, 1),))
+    with pytest.raises(UsageError, match="pairs of px and epochs above 0"):
+        recipe.PretrainSettings(sizes=((32, 0), (64, 2)))
+
+
+def test_a_device_that_is_not_there_is_refused(toys, tmp_path):
+    with pytest.raises(UsageError, match="`device` must be one of"):
+        recipe.pretrain(toys, tmp_path / "out", TOY, device="tpu")
 
 
 def test_recipes_are_listed_and_found():

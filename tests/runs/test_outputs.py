@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from headstart.records import Predictions
-from headstart.runs.files.outputs import write_predictions
+from headstart.runs.files.predictions import write_predictions
 
 
 def test_many_predictions_are_written_in_linear_time(tmp_path):

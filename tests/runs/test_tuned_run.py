@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from test_job import FILES, figures, rows, settings
 
 import headstart
-from headstart.errors import UsageError
+from headstart.errors import DataError, UsageError
 from headstart.finetune.records.keeping import Keeper
 from headstart.progress import Progress
 from headstart.runs import run_job
+from headstart.runs.fitting import tuned
 
 TUNED = {
     "strategy": "two-stage", "epochs": "1,2", "lr": 0.003, "batch_size": 8, "folds": 2,
@@ -137,6 +139,23 @@ def test_a_killed_tuned_run_ends_with_the_same_figures(finished, tmp_path, monke
     assert len(list((resumed.out / "checkpoints").glob("fold-*.ckpt"))) == 3
     same = (resumed.out / "model" / "weights.safetensors").read_bytes()
     assert same == (result.out / "model" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["gone", "other"])
+def test_a_picture_that_changes_after_the_pass_is_not_learnt_from(
+    colour_folder, tmp_path, monkeypatch, gone
+):
+    prepare = tuned.prepare_images
+
+    def change(source, extractor, **options):
+        path = colour_folder / "red" / "00.png"
+        path.unlink() if gone else shutil.copy(colour_folder / "blue" / "00.png", path)
+        return prepare(source, extractor, **options)
+
+    monkeypatch.setattr(tuned, "prepare_images", change)
+    what = "cannot now" if gone else "holds something else now"
+    with pytest.raises(DataError, match=rf"00\.png' could be read a moment ago and {what}"):
+        run_job(settings(colour_folder, tmp_path / "run", strategy="full", epochs="1"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from headstart.files import digest_file, read_json, write_json
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.runs import RunSettings, plan_job, run_job
-from headstart.runs.files.outputs import write_predictions
+from headstart.runs.files.predictions import write_predictions
 from headstart.runs.fitting.logistic import LogisticFitting
 from headstart.runs.fitting.mlp import MlpFitting
 from headstart.runs.fitting.task import Clock, Task

@@ -325,6 +325,9 @@ def test_a_folder_that_holds_something_is_refused(colour_folder, tmp_path):
     choose_quickly(settings(colour_folder, tmp_path / "a", models=["LeNet5@none"]))
     with pytest.raises(OutputError, match="holds a quick choice already"):
         choose_quickly(settings(colour_folder, tmp_path / "a"))
+    (tmp_path / "a" / "quick.json").unlink()  # written last: it was interrupted before
+    choose_quickly(settings(colour_folder, tmp_path / "a", models=["LeNet5@none"]))
+    assert (tmp_path / "a" / "quick.json").exists()
 
 
 def test_the_next_command_is_that_of_the_recommended_backbone():

@@ -22,7 +22,7 @@ from streamlit.testing.v1 import AppTest
 
 import headstart
 from headstart.progress import Progress
-from headstart.runs.files.outputs import write_predictions
+from headstart.runs.files.predictions import write_predictions
 from headstart.studio import entry as entry_folder
 from headstart.studio.answering import answer_uploads, answers_csv, card_of, promise, upload_of
 from headstart.studio.areas.runs import walled

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from headstart.api.naming import check_names, folder_or_name
 from headstart.api.papers import report_or_tell
 from headstart.progress import Progress
-from headstart.runs import RunResult, RunSettings, run_job
+from headstart.runs import RunSettings
 
 if TYPE_CHECKING:
+    from headstart.runs import RunResult
     from headstart.studies import ComparisonResult, ComparisonSettings
     from headstart.studies.quick import QuickResult, QuickSettings
 
@@ -69,6 +70,8 @@ def run_and_report(
         UsageError: bad settings or bad data.
         StorageError: the disk is full.
     """
+    from headstart.runs import run_job
+
     progress = progress or Progress()
     result = run_job(settings, resume=resume, progress=progress)
     report_or_tell(result.out, progress, images=images)

@@ -15,6 +15,7 @@ def run_recipe(
     out: str | os.PathLike[str],
     *,
     progress: Progress | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Run a named experiment; a second call with the same folder goes on.
 
@@ -23,13 +24,14 @@ def run_recipe(
         data: folder of its data.
         out: folder of the results.
         progress: silent where None.
+        device: 'auto', 'cpu', 'cuda' or 'mps'.
 
     Raises:
-        UsageError: an unknown name, or data that are not its own.
+        UsageError: an unknown name, data that are not its own, or a device that is not there.
     """
     from headstart.recipes import RECIPES
 
-    return dict(RECIPES.get(name).run(Path(data), Path(out), progress or Progress()))
+    return dict(RECIPES.get(name).run(Path(data), Path(out), progress or Progress(), device))
 
 
 def list_recipes() -> list[dict[str, str]]:

@@ -32,9 +32,10 @@ from headstart.data.fingerprints import fingerprint
 from headstart.data.preparing import Order, PreparedPicture
 from headstart.features import FeatureStore, extract_features
 from headstart.inference import FeatureExtractor, ImageSource
+from headstart.limits import usable_cores
 from headstart.progress import Progress
 from headstart.records import Features, ImageFacts
-from headstart.runtime import Execution, usable_cores
+from headstart.runtime import Execution
 
 NETWORK, IMAGE_SIZE = "mini", 64
 IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"

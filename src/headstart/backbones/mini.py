@@ -3,10 +3,11 @@
 A residual network (He et al., 2016, "Deep residual learning") of one basic block a stage, shaped
 for small pictures on a CPU: few channels where the map is large, many where it is small, so that
 most of its 2.3 million parameters cost little time (0.14 GFLOP a picture of 64 px). Habits of
-later work are kept where they cost nothing: average pooling before every convolution that would
-skip pixels (Zhang, 2019, "Making convolutional networks shift-invariant again"; in shortcuts
-ResNet-D, He et al., 2019), the last scale of each branch starting at zero (Goyal et al., 2017), a
-3x3 stem instead of 7x7. 2.6 times the operations transferred hardly better: docs/experiments.md.
+later work are kept where they cost nothing: average pooling before every convolution but the
+stem's that would skip pixels (Zhang, 2019, "Making convolutional networks shift-invariant again";
+in shortcuts ResNet-D, He et al., 2019), the last scale of each branch starting at zero (Goyal et
+al., 2017), a 3x3 stem instead of 7x7. 2.6 times the operations transfer better to drawings, and
+not visibly so elsewhere: docs/benchmarks.md.
 
 Shapes for a 64 px picture: stem 32x32, stage1 32x32, stage2 16x16, stage3 8x8, stage4 4x4. Any
 size from 32 px works, because the map is averaged at the end.

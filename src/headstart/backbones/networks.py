@@ -93,7 +93,7 @@ def build_network(
     """
     check_image_size(image_size)
     source, path = choose_source(
-        weights, default=spec.default_weights, architecture=spec.architecture
+        weights, default=spec.default_weights, architecture=spec.architecture, name=spec.name
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -1,9 +1,9 @@
 """Where weights come from: the package, a local file, a hub; never random by accident.
 
-A choice is one of `WEIGHT_CHOICES` or the path of a file. For a network whose weights are not in
-the package, the folder `HEADSTART_WEIGHTS` is searched for `ARCHITECTURE.safetensors` or `.pth`
-before any hub is asked. Nothing in a weights file is run: safetensors holds no code and
-`torch.load` is told `weights_only`.
+A choice is one of `WEIGHT_CHOICES` or the path of a file. 'auto' takes what is in the package; of
+another network it looks for `ARCHITECTURE.safetensors` (`.pth`, `.pt`, `.bin`) in the folder
+`HEADSTART_WEIGHTS` before any hub is asked. Nothing in a weights file is run: safetensors holds no
+code and `torch.load` is told `weights_only`.
 """
 
 from __future__ import annotations
@@ -151,13 +151,16 @@ def state_digest(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def choose_source(choice: str, *, default: str, architecture: str) -> tuple[str, Path | None]:
+def choose_source(
+    choice: str, *, default: str, architecture: str, name: str
+) -> tuple[str, Path | None]:
     """Turn the user's choice into a source and, for local ones, the file.
 
     Args:
         choice: what the user typed.
         default: 'bundled', 'hub' or 'none', from the network's spec.
         architecture: names the files.
+        name: of the network, as users know it.
 
     Raises:
         WeightsError: weights that no place has for this network.
@@ -172,8 +175,9 @@ def choose_source(choice: str, *, default: str, architecture: str) -> tuple[str,
     if choice == "bundled" or (choice == "auto" and default == "bundled"):
         path = bundled_file(architecture)
         if not path.is_file():
+            hub = "--weights hub, " * (default == "hub")
             raise WeightsError(
-                f"The package holds no weights of {architecture}. Use --weights hub, a file, or "
+                f"The package holds no weights of {name}. Use {hub}--weights FILE, or "
                 "--model mini, whose weights are in the box."
             )
         return "bundled", path
@@ -182,18 +186,16 @@ def choose_source(choice: str, *, default: str, architecture: str) -> tuple[str,
         if path_or_none is not None:
             return "file", path_or_none
     if default != "hub":
-        raise WeightsError(no_hub(architecture, default))
+        raise WeightsError(no_hub(name, default))
     return "hub", None
 
 
-def no_hub(architecture: str, default: str) -> str:
+def no_hub(name: str, default: str) -> str:
     """The sentence for a network of our own that no hub has weights of."""
     if default == "bundled":
-        return (
-            f"No hub has weights of {architecture}: they are in the package. Use --weights bundled."
-        )
+        return f"No hub has weights of {name}: they are in the package. Use --weights bundled."
     return (
-        f"There are no pretrained weights of {architecture}. Pass --weights none to begin with "
+        f"There are no pretrained weights of {name}. Pass --weights none to begin with "
         "random ones, or --weights FILE for your own."
     )
 

@@ -42,6 +42,10 @@ Picture: TypeAlias = (
     "str | os.PathLike[str] | bytes | bytearray | Image.Image | npt.NDArray[np.uint8]"
 )
 ACCEPTED = "Give paths, encoded bytes, PIL images or uint8 arrays."
+WHOLE_PICTURES = (
+    "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "
+    "mean little. Cut them out first, or give a manifest with boxes"
+)
 
 
 class Classifier:
@@ -89,6 +93,11 @@ class Classifier:
         """The backbone, where PyTorch computes."""
         assert isinstance(self.extractor, FeatureExtractor), "an ONNX file holds no network"
         return self.extractor.network
+
+    @property
+    def learnt_on_boxes(self) -> bool:
+        """Whether it has seen pictures cut out by boxes only."""
+        return bool(self.about["about"].get("data", {}).get("boxes"))
 
     def predict(
         self, images: Picture | Iterable[Picture], *, progress: Progress | None = None

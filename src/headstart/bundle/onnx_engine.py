@@ -26,8 +26,8 @@ import torch
 from headstart.errors import BundleError, MissingExtraError, UsageError, WeightsError
 from headstart.inference import Extractor
 from headstart.inference.extractor import HALF_MAX
+from headstart.limits import usable_cores
 from headstart.records import Bytes8, Preprocessing
-from headstart.runtime import usable_cores
 
 TORCH = "torch"
 ONNX_FILE = "model.onnx"

@@ -3,7 +3,6 @@
 from headstart.calibration.errors import (
     CalibrationFigures,
     ReliabilityBins,
-    answer_reliability,
     calibration_error,
     calibration_figures,
     calibration_interval,
@@ -16,14 +15,12 @@ from headstart.calibration.temperature import (
     apply_temperature,
     cross_fit_temperature,
     fit_temperature,
-    log_probabilities,
 )
 
 __all__ = [
     "CalibrationFigures",
     "ReliabilityBins",
     "Temperature",
-    "answer_reliability",
     "apply_temperature",
     "calibration_error",
     "calibration_figures",
@@ -32,6 +29,5 @@ __all__ = [
     "cross_fit_temperature",
     "debiased_calibration_error",
     "fit_temperature",
-    "log_probabilities",
     "reliability_bins",
 ]

@@ -245,14 +245,6 @@ def reliability_bins(
     )
 
 
-def answer_reliability(
-    probabilities: Floats, labels: Integers, *, groups: Groups | None = None
-) -> ReliabilityBins:
-    """Reliability of the answers: their probability against how often they are right."""
-    confidence, right = _answers(probabilities, labels)
-    return reliability_bins(confidence, right, groups=groups)
-
-
 def _answers(probabilities: Floats, labels: Integers) -> tuple[Floats, Floats]:
     """(N,) probability of each answer, and one where it is right, else zero."""
     right = np.asarray(predict(probabilities) == labels, dtype=np.float64)

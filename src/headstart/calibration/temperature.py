@@ -12,13 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
 from headstart.records import Floats, Integers
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
-SMALLEST_PROBABILITY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +46,6 @@ class Temperature:
 def apply_temperature(logits: Floats, temperature: float) -> npt.NDArray[np.float64]:
     """(N, C) softmax(logits / temperature)."""
     return np.asarray(softmax(logits.astype(np.float64) / temperature, axis=1))
-
-
-def log_probabilities(probabilities: Floats) -> npt.NDArray[np.float64]:
-    """(N, C) logits of stored probabilities: their logarithms, clipped from below at 1e-30."""
-    return np.log(np.maximum(probabilities.astype(np.float64), SMALLEST_PROBABILITY))
 
 
 def fit_temperature(logits: Floats, labels: Integers, weights: Floats | None = None) -> Temperature:
@@ -89,6 +82,8 @@ def fit_temperature(logits: Floats, labels: Integers, weights: Floats | None = N
     elif slope(high) <= 0:
         log_b = high
     else:
+        from scipy.optimize import brentq  # here: who predicts fits none, and need not load it
+
         log_b, at_bound = float(brentq(slope, low, high, xtol=1e-10)), False
     value = float(np.exp(-log_b))
     before, after = (
@@ -105,14 +100,16 @@ def fit_temperature(logits: Floats, labels: Integers, weights: Floats | None = N
 
 
 def cross_fit_temperature(
-    logits: Floats, labels: Integers, folds: Integers
-) -> tuple[npt.NDArray[np.float64], tuple[Temperature, ...]]:
+    logits: Floats, labels: Integers, folds: Integers, fewest_wrong: int = 0
+) -> tuple[npt.NDArray[np.float64], tuple[float, ...]]:
     """Probabilities of every fold at the temperature of the other folds' images.
 
     Args:
         logits: (N, C) out of fold.
         labels: (N,) int64.
         folds: (N,) 0 to K - 1; at least two of them.
+        fewest_wrong: where the other folds hold fewer wrong answers, the temperature is 1: next
+            to nothing can be learnt from them, and the optimum would run to its bound.
 
     Returns:
         (N, C) probabilities, none calibrated on its own fold, and K temperatures.
@@ -121,11 +118,13 @@ def cross_fit_temperature(
     if len(numbers) < 2:
         raise ValueError("A temperature is cross-fitted over at least 2 folds, got 1.")
     calibrated = np.empty(logits.shape, dtype=np.float64)
+    wrong = logits.argmax(axis=1) != labels
     found = []
     for fold in numbers:
         rows = folds == fold
-        found.append(fit_temperature(logits[~rows], labels[~rows]))
-        calibrated[rows] = found[-1].apply(logits[rows])
+        enough = wrong[~rows].sum() >= fewest_wrong
+        found.append(fit_temperature(logits[~rows], labels[~rows]).value if enough else 1.0)
+        calibrated[rows] = apply_temperature(logits[rows], found[-1])
     return calibrated, tuple(found)
 
 

@@ -32,18 +32,18 @@ def command(
 ) -> None:
     """Classify pictures with the model of a run."""
     from headstart.api import load
+    from headstart.bundle.classifier import WHOLE_PICTURES
     from headstart.cli.printing import print_json
     from headstart.files import make_folder
     from headstart.progress import for_terminal
-    from headstart.runs.external import WHOLE_PICTURES, learnt_on_boxes
-    from headstart.runs.files.outputs import write_predictions
+    from headstart.runs.files.predictions import write_predictions
 
     if csv is not None:
         make_folder(Path(csv).parent)
     classifier = load(
         model, device=device, precision=precision, expect_digest=expect_digest, engine=engine
     )
-    if learnt_on_boxes(classifier):
+    if classifier.learnt_on_boxes:
         print(f"headstart: Warning: {WHOLE_PICTURES}.", file=sys.stderr)
     predictions = classifier.predict([Path(image) for image in images], progress=for_terminal())
     if csv is not None:

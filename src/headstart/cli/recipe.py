@@ -15,6 +15,7 @@ def command(
     name: str = typer.Argument(help="Of the recipe; see `headstart recipes`."),
     data: Path = typer.Option(..., help="Folder of its data."),
     out: Path = typer.Option(..., help="Folder of the results, new or one to go on with."),
+    device: str = typer.Option("auto", help="auto, cpu, cuda or mps."),
     json: bool = typer.Option(False, "--json", help="Print the result as JSON."),
 ) -> None:
     """Run a named experiment; the same command goes on after an interruption."""
@@ -22,7 +23,7 @@ def command(
     from headstart.cli.printing import print_json, print_pairs
     from headstart.progress import for_terminal
 
-    found = api.run_recipe(name, data, out, progress=for_terminal())
+    found = api.run_recipe(name, data, out, progress=for_terminal(), device=device)
     if json:
         print_json(found)
     else:

@@ -11,7 +11,12 @@ from headstart.features.cache import (
     trim_cache,
 )
 from headstart.features.folder import cache_folder, store_path
-from headstart.features.passes import ViewFeatures, extract_features, extract_views
+from headstart.features.passes import (
+    ViewFeatures,
+    check_unchanged,
+    extract_features,
+    extract_views,
+)
 from headstart.features.scratch import (
     announced_files,
     new_array,
@@ -28,6 +33,7 @@ __all__ = [
     "ViewFeatures",
     "announced_files",
     "cache_folder",
+    "check_unchanged",
     "clear_cache",
     "describe_bytes",
     "extract_features",

@@ -12,7 +12,8 @@ import os
 import re
 import shutil
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from headstart.features.folder import (
     SUFFIX,
     cache_folder,
     features_folder,
+    is_damage,
     last_use,
     lock_path,
     remove_leftovers,
@@ -34,6 +36,7 @@ SIZE_VARIABLE = "HEADSTART_CACHE_SIZE"
 DEFAULT_BYTES = 20 * 10**9
 LARGEST_DISK_FRACTION = 0.1
 UNLIMITED = "unlimited"
+LOOKUP_ROWS = 500
 POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
@@ -135,24 +138,44 @@ def list_cache(folder: Path | None = None) -> list[CacheEntry]:
 
 def read_summary(path: Path) -> tuple[str, int]:
     """Identity and rows of one file, which nobody removes meanwhile; its last use stays."""
-    try:
-        with lock_path(path).open("r") as lock:
-            share_lock(lock)
-            return _read_summary(path)
-    except FileNotFoundError:  # of a version that kept no locks
-        return _read_summary(path)
-
-
-def _read_summary(path: Path) -> tuple[str, int]:
     identity, count = "damaged; it will be computed again", 0
-    with (
-        suppress(sqlite3.DatabaseError),
-        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection,
-    ):
-        connection.text_factory = readable_text
-        count = connection.execute("SELECT COUNT(*) FROM features").fetchone()[0]
-        identity = connection.execute("SELECT identity FROM about").fetchone()[0]
+    try:
+        with opened_aside(path) as connection:
+            count = connection.execute("SELECT COUNT(*) FROM features").fetchone()[0]
+            identity = connection.execute("SELECT identity FROM about").fetchone()[0]
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error, path):
+            identity = f"cannot be read now: {error}"
     return str(identity), count
+
+
+def count_stored(path: Path, keys: Sequence[str]) -> int:
+    """How many of some images a file has, without any change to it; 0 where it cannot be read.
+
+    Args:
+        path: of the file.
+        keys: of the images.
+    """
+    count = 0
+    with suppress(sqlite3.DatabaseError), opened_aside(path) as connection:
+        for start in range(0, len(keys), LOOKUP_ROWS):
+            part = keys[start : start + LOOKUP_ROWS]
+            marks = ",".join("?" * len(part))
+            asked = f"SELECT COUNT(*) FROM features WHERE digest IN ({marks})"
+            count += connection.execute(asked, part).fetchone()[0]
+    return count
+
+
+@contextmanager
+def opened_aside(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection that makes no file, and under which nobody removes this one."""
+    with ExitStack() as stack:
+        with suppress(FileNotFoundError):  # of a version that kept no locks
+            share_lock(stack.enter_context(lock_path(path).open("r")))
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        connection = stack.enter_context(closing(sqlite3.connect(uri, uri=True)))
+        connection.text_factory = readable_text
+        yield connection
 
 
 def readable_text(raw: bytes) -> str:

@@ -9,13 +9,15 @@ ends. The time of `NAME.lock` is the last use. Windows removes no open file, so 
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
-from headstart.files import digest_bytes, share_lock, storage_errors, take_lock
+from headstart.errors import OutputError
+from headstart.files import digest_bytes, make_folder, share_lock, storage_errors, take_lock
 from headstart.records import ImageFacts
 
 CACHE_VARIABLE = "HEADSTART_CACHE"
@@ -28,12 +30,27 @@ FACTS = tuple(field.name for field in fields(ImageFacts) if field.name != "path"
 FORMAT = "rows 2: " + ", ".join(FACTS)
 LEFTOVER_AFTER_S = 3600.0  # where scratch files have names, a younger one may be in use
 
+# What the disk or another process is to blame for; any other error of SQLite is a damaged file.
+OUTSIDE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
 
 def cache_folder() -> Path:
     """`HEADSTART_CACHE`, else the user's cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen)
+        return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "headstart"
 
@@ -74,16 +91,10 @@ class Claim:
         self._lock = lock_path(path)
         while True:
             self._file: IO[str] = self._lock.open("a+")
-            if not share_lock(self._file) or self._is_current():
+            if not share_lock(self._file) or is_current(self._file, self._lock):
                 break
             self._file.close()  # its owner removed it while we waited
         self.touch()
-
-    def _is_current(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._file.fileno()), self._lock.stat())
-        except FileNotFoundError:
-            return False
 
     def touch(self) -> None:
         """Note this moment as the last use."""
@@ -93,6 +104,14 @@ class Claim:
     def release(self) -> None:
         """Give the share back."""
         self._file.close()
+
+
+def is_current(lock: IO[str], place: Path) -> bool:
+    """Whether an open lock is still the one that stands there, and not one removed meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), place.stat())
+    except FileNotFoundError:
+        return False
 
 
 def last_use(path: Path) -> float:
@@ -119,8 +138,8 @@ def remove_store(path: Path) -> int | None:
         The bytes freed; None where it is in use and stays.
     """
     with storage_errors(path), lock_path(path).open("a+") as lock:
-        if not take_lock(lock):
-            return None
+        if not take_lock(lock) or not is_current(lock, lock_path(path)):
+            return None  # in use, or removed by another who was faster
         freed = store_bytes(path)
         try:
             path.unlink(missing_ok=True)
@@ -145,3 +164,35 @@ def remove_leftovers(folder: Path | None = None) -> int:
                 path.unlink()
                 freed += found.st_size
     return freed
+
+
+def make_cache_folder(place: Path) -> None:
+    """Make a folder of the cache, closed to other users.
+
+    Raises:
+        OutputError: it cannot be made or written to.
+    """
+    try:
+        make_folder(place.parent, private=True)
+        make_folder(place, private=True)
+    except OutputError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise OutputError(
+            f"Features are kept in '{place}', which cannot be made or written to ({reason}). Set "
+            f"{CACHE_VARIABLE} to a folder that can."
+        ) from error
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 where the error is not SQLite's."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
+
+
+def is_damage(error: sqlite3.Error, path: Path) -> bool:
+    """Whether a damaged file is to blame, rather than the disk or another process."""
+    code = primary_code(error)
+    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ:
+        return True
+    if code == sqlite3.SQLITE_READONLY:  # the header of a file may claim it
+        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+    return code not in OUTSIDE

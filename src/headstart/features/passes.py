@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from os.path import splitext
 
@@ -29,6 +29,7 @@ from headstart.progress import Progress
 from headstart.records import Features, ImageFacts, Integers
 
 READ_ROWS = 4096
+TOLD_ROWS = 64  # steps of a bar; drawing one costs more than reading a small file
 
 Stores = Mapping[View, FeatureStore]
 # Told of a picture's row, what decoding found, its views and their (V, D) features.
@@ -65,15 +66,25 @@ def identity(extractor: FeatureExtractor, view: View = WHOLE) -> str:
     )
 
 
-def store_keys(source: ImageSource, rows: Sequence[int]) -> dict[int, str]:
-    """The key of each row, see `store_key`; a row that cannot be read has none."""
+def store_keys(
+    source: ImageSource, rows: Sequence[int], progress: Progress | None = None
+) -> dict[int, str]:
+    """The key of each row, see `store_key`; a row that cannot be read has none.
+
+    Args:
+        source: the images, each read once.
+        rows: of them.
+        progress: gets one step an image.
+    """
     found = {}
-    for row in rows:
-        try:
-            digest = digest_of(source.read(row))
-        except OSError:
-            continue
-        found[row] = store_key(digest, source.paths[row], source.box_of(row))
+    with (progress or Progress()).phase("Reading", len(rows)) as advance:
+        for start in range(0, len(rows), TOLD_ROWS):
+            part = rows[start : start + TOLD_ROWS]
+            for row in part:
+                with suppress(OSError):
+                    digest = digest_of(source.read(row))
+                    found[row] = store_key(digest, source.paths[row], source.box_of(row))
+            advance(len(part))
     return found
 
 
@@ -85,6 +96,25 @@ def store_key(digest: str, path: str, box: Box | None) -> str:
     """
     region = "" if box is None else "@" + ",".join(share.hex() for share in box)
     return digest + splitext(path)[1].casefold() + region
+
+
+def check_unchanged(record: ImageFacts, digest: str) -> None:
+    """Refuse an image that is not what it was when it was read before.
+
+    Args:
+        record: what decoding found now.
+        digest: of the bytes then.
+
+    Raises:
+        DataError: it cannot be decoded any more, or holds something else.
+    """
+    if not record.problem and record.digest == digest:
+        return
+    what = f"cannot now ({record.problem})" if record.problem else "holds something else now"
+    raise DataError(
+        f"'{record.path}' could be read a moment ago and {what}. Leave the files alone while a run "
+        "reads them, and go on with --resume."
+    )
 
 
 def with_path(record: ImageFacts, path: str) -> ImageFacts:
@@ -111,6 +141,7 @@ def extract_features(
             the whole pictures and stored; `extract_views` reads them.
 
     Raises:
+        DataError: a file changed while it was read.
         StorageError: the disk is full; what was stored before stays.
     """
     begun = time.perf_counter()
@@ -152,11 +183,7 @@ def extract_views(
     places = {view: place for place, view in enumerate(views)}
 
     def take(row: int, record: ImageFacts, made: Sequence[View], vectors: Row) -> None:
-        if record.problem:
-            raise DataError(
-                f"'{record.path}' could be read a moment ago and cannot now ({record.problem}). "
-                "Leave the files alone while a run reads them, and go on with --resume."
-            )
+        check_unchanged(record, facts[row].digest)
         at = [places[view] for view in made]
         values[row, at], filled[row, at] = vectors, True
 
@@ -252,7 +279,7 @@ def _fill(
     count = len(source)
     values = new_array((count, extractor.network.num_features), np.float16)
     facts: list[ImageFacts | None] = [None] * count
-    key_by_row = store_keys(source, range(count))
+    key_by_row = store_keys(source, range(count), progress)
     for row, record in read_back(stores[WHOLE], key_by_row, values).items():
         facts[row] = with_path(record, source.paths[row])
     lacking = {row: (WHOLE,) for row, record in enumerate(facts) if record is None}
@@ -334,6 +361,8 @@ def _compute(
                 for row, record, vectors in zip(batch, facts, values, strict=True):
                     take(row, record, views, vectors)
                     if not record.problem and row in keys:
+                        # the key is of a first reading: nothing else may be stored under it
+                        check_unchanged(record, keys[row][: len(record.digest)])
                         fresh.append((keys[row], vectors, record))
                 for place, view in enumerate(views):
                     entries = ((key, vectors[place], record) for key, vectors, record in fresh)

@@ -17,7 +17,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +24,9 @@ import numpy.typing as npt
 
 from headstart.errors import StorageError
 from headstart.features.cache import describe_bytes, parse_size
-from headstart.features.folder import CACHE_VARIABLE, cache_folder
-from headstart.files import make_folder, storage_errors
+from headstart.features.folder import CACHE_VARIABLE, cache_folder, make_cache_folder
+from headstart.files import storage_errors
+from headstart.limits import memory_limits
 from headstart.records import Integers
 
 MEMORY_VARIABLE = "HEADSTART_MEMORY"
@@ -113,7 +113,7 @@ def memory_bytes() -> float:
     chosen = os.environ.get(MEMORY_VARIABLE)
     if chosen:
         return parse_size(chosen, MEMORY_VARIABLE)
-    return float(min([physical_bytes(), *group_limits(), *process_limits()]))
+    return float(min([physical_bytes(), *memory_limits(), *process_limits()]))
 
 
 def physical_bytes() -> int:
@@ -134,43 +134,6 @@ def process_limits() -> list[int]:
     return [limit for limit in soft if limit != resource.RLIM_INFINITY]
 
 
-def group_limits(
-    membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> list[int]:
-    """What the control groups of this process allow (Linux, versions 1 and 2).
-
-    Args:
-        membership: lines `number:controllers:path` of the process's groups.
-        root: where their files are.
-    """
-    try:
-        lines = membership.read_text().splitlines()
-    except OSError:
-        return []
-    found = []
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0":
-            found += limits_above(root, path, "memory.max")
-        elif "memory" in controllers.split(","):
-            found += limits_above(root / "memory", path, "memory.limit_in_bytes")
-    return found
-
-
-def limits_above(root: Path, path: str, name: str) -> list[int]:
-    """The limits of a group and of those around it; inside a container some are out of sight."""
-    group = root / path.lstrip("/")
-    found = []
-    for place in (group, *group.parents):
-        if not place.is_relative_to(root):
-            break
-        try:
-            found.append(int((place / name).read_text()))
-        except (OSError, ValueError):  # not there, or 'max'
-            continue
-    return found
-
-
 def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
     """An array of zeros in a file of the cache folder that goes with the process, however it ends.
 
@@ -181,8 +144,7 @@ def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike) -> Array:
         StorageError: the disk has no room.
     """
     folder = cache_folder() / "scratch"
-    make_folder(folder.parent, private=True)
-    make_folder(folder, private=True)
+    make_cache_folder(folder)
     num_bytes, free = max(array_bytes(shape, dtype), 1), shutil.disk_usage(folder).free
     if num_bytes > free:
         raise StorageError(

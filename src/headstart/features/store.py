@@ -18,7 +18,6 @@ ROWID`) every batch touches pages everywhere: 4 to 7 times slower to write, and 
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import time
 import zlib
@@ -31,6 +30,7 @@ import numpy.typing as npt
 
 from headstart.errors import StorageError
 from headstart.features.cache import (
+    LOOKUP_ROWS,
     SIZE_VARIABLE,
     describe_bytes,
     limit_bytes,
@@ -42,30 +42,19 @@ from headstart.features.folder import (
     FACTS,
     Claim,
     features_folder,
+    is_damage,
+    make_cache_folder,
+    primary_code,
     remove_store,
     store_bytes,
     store_path,
 )
-from headstart.files import make_folder, storage_errors
+from headstart.files import storage_errors
 from headstart.records import ImageFacts
 
 LOCK_TIMEOUT_S = 60.0
 RETRY_AFTER_S = 0.02
-LOOKUP_ROWS = 500
 PAGE_BYTES = 16384
-# What the disk or another process is to blame for; any other error of SQLite is a damaged file.
-OUTSIDE = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_READONLY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_NOMEM,
-    }
-)
 
 Row = npt.NDArray[np.float16]
 Note = Callable[[str], None]
@@ -109,8 +98,7 @@ class FeatureStore:
         self._has_written = False
         self.num_beginnings = 0  # how often a damaged file was left behind, with what was in it
         limit_bytes(folder)
-        make_folder(features_folder(folder).parent, private=True)
-        make_folder(features_folder(folder), private=True)
+        make_cache_folder(features_folder(folder))
         self._open()
 
     def _open(self) -> None:
@@ -312,21 +300,6 @@ class FeatureStore:
 def row_checksum(digest: str, vector: bytes, facts: bytes, seed: int) -> int:
     """CRC-32 over a whole row, its key and the file's identity (`seed`) included."""
     return zlib.crc32(facts, zlib.crc32(vector, zlib.crc32(digest.encode(), seed)))
-
-
-def primary_code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code, 0 where the error is not SQLite's."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
-
-
-def is_damage(error: sqlite3.Error, path: Path) -> bool:
-    """Whether a damaged file is to blame, rather than the disk or another process."""
-    code = primary_code(error)
-    if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_IOERR_SHORT_READ:
-        return True
-    if code == sqlite3.SQLITE_READONLY:  # the header of a file may claim it
-        return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
-    return code not in OUTSIDE
 
 
 def store_error(path: Path, error: sqlite3.Error) -> StorageError:

@@ -29,7 +29,7 @@ from headstart.backbones import Network
 from headstart.data.boxes import Box
 from headstart.data.decoding import DecodingError, check_whole_files, decode
 from headstart.data.guarded.child import Item
-from headstart.data.guarded.pool import shared_pool
+from headstart.data.guarded.pool import NO_DECODER, shared_pool
 from headstart.data.preparing import (
     Order,
     PreparedPicture,
@@ -38,7 +38,7 @@ from headstart.data.preparing import (
     prepare_together,
 )
 from headstart.data.views import WHOLE, View
-from headstart.errors import WeightsError
+from headstart.errors import ProcessError, WeightsError
 from headstart.inference.engines import (
     EAGER,
     OPENVINO,
@@ -50,8 +50,9 @@ from headstart.inference.launching import Fetch, Launched, launched, stack_pinne
 from headstart.inference.placing import folds, place_module
 from headstart.inference.preprocessing import Normalisation
 from headstart.inference.sources import ImageSource
+from headstart.limits import usable_cores
 from headstart.records import Bytes8, ImageFacts, Preprocessing
-from headstart.runtime import Execution, usable_cores
+from headstart.runtime import Execution
 
 SMALLEST_BATCH = {"bfloat16": 8, "float32": 16}
 BATCHES_AHEAD = 3
@@ -171,6 +172,11 @@ class Extractor:
         self, path: str, box: Box | None, answer: PreparedPicture | DecodingError
     ) -> Prepared:
         if isinstance(answer, DecodingError):
+            if answer.code == NO_DECODER:  # no fault of the picture: it must not be left out
+                raise ProcessError(
+                    f"'{path}' could not be decoded: {answer}. End other programs or raise the "
+                    "limits of processes and memory, and go on with --resume."
+                )
             return _unusable(path, answer)
         self.keep(answer, box)
         return answer.facts, answer.pixels
@@ -202,7 +208,7 @@ class Extractor:
         isolated: bool | None = None,
     ) -> Iterator[tuple[list[int], list[ImageFacts], npt.NDArray[np.float16]]]:
         """As `extract`, each picture decoded once for V views: features are (B, V, D) float16."""
-        size = self.batch_size
+        size = max(1, self.batch_size // len(views))  # pictures: what is in memory is their views
         isolated = len(rows) > FEW if isolated is None else isolated
         batches = [list(rows[i : i + size]) for i in range(0, len(rows), size)]
         workers = max(1, usable_cores())

@@ -49,6 +49,11 @@ class Watching(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.uses: Counter[int] = Counter()
         self.pairs: list[tuple[int, int, int]] = []
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: being skipped would load torch's compiler, seconds of every run, to say so."""
+        return False
+
     def __torch_dispatch__(  # noqa: D105 - torch's protocol
         self,
         func: Any,

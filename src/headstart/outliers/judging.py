@@ -128,6 +128,7 @@ def leave_classes_out(
     class_names: Sequence[str],
     *,
     relative: bool = False,
+    groups: Groups | None = None,
     seed: int = 0,
 ) -> list[LeftOutClass]:
     """Each class once as the unknown one: an honest, hard judgement of the score.
@@ -142,6 +143,7 @@ def leave_classes_out(
         class_names: C names; the list lacks those without images, and those without which the
             others are too few or too alike to be fitted on across folds.
         relative: as in `fit_mahalanobis`.
+        groups: (N,) patient or the like of each image, the sample of the intervals; or None.
         seed: of the intervals.
     """
     judged = []
@@ -154,7 +156,13 @@ def leave_classes_out(
             _, scores = cross_fit(rows, labels, num_classes, folds, ~out, relative=relative)
         except DataError:  # nothing to say about this class; the rest of a run does not hang on it
             continue
-        separation = judge_separation(scores[~out], scores[out], seed=seed)
+        separation = judge_separation(
+            scores[~out],
+            scores[out],
+            known_groups=None if groups is None else groups[~out],
+            strange_groups=None if groups is None else groups[out],
+            seed=seed,
+        )
         judged.append(LeftOutClass(name=name, separation=separation))
     return judged
 

@@ -19,38 +19,41 @@ does without.
 
 Every random choice of epoch e hangs on (seed, e), and a checkpoint is written after each epoch: a
 killed run goes on where it stopped and ends with the same weights, on the same machine with the
-same number of threads.
+same number of threads. A GPU draws other random numbers than a processor.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 import time
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from headstart.backbones.mini import MiniNet
-from headstart.data import decode
-from headstart.data.listed.sheets import open_parquet
-from headstart.errors import DataError, ResumeError
-from headstart.files import digest_file, locked, make_folder, storage_errors, write_csv, write_whole
+from headstart.errors import UsageError
+from headstart.files import digest_file, locked, make_folder, write_csv, write_whole
+from headstart.finetune.records.checkpoints import (
+    IDENTITY,
+    check_identity,
+    load_checkpoint,
+    save_checkpoint,
+)
 from headstart.progress import Advance, Progress
 from headstart.recipes.augmenting import Variation, augment, mix, normalise
+from headstart.recipes.packs import TRAIN, VAL, Labelled, check_labels, check_pack, load_pack
 from headstart.recipes.spec import RECIPES, RecipeSpec
-from headstart.runtime import available_devices, best_precision
+from headstart.runtime import available_devices, best_precision, choose_execution
 
-SIDE = 64  # px of the pack's pictures
-TRAIN, VAL = "train.parquet", "val.parquet"
+CHECKPOINT, LOG = "last.pt", "pretrain.csv"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,22 @@ class PretrainSettings:
     variation: Variation = field(default_factory=Variation)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse a schedule that cannot be.
+
+        Raises:
+            UsageError: no epoch at all, or a warm-up that would not end.
+        """
+        if not all(size > 0 and epochs > 0 for size, epochs in self.sizes):
+            raise UsageError(
+                f"`sizes` must be pairs of px and epochs above 0, got {self.sizes}. Correct them."
+            )
+        if not 0 <= self.warmup_epochs < self.num_epochs:
+            raise UsageError(
+                f"`warmup_epochs` must be below the {self.num_epochs} epochs of `sizes`, got "
+                f"{self.warmup_epochs:g}. Train for longer, or warm up for less."
+            )
+
     @property
     def num_epochs(self) -> int:
         """Epochs in all."""
@@ -84,52 +103,6 @@ class PretrainSettings:
         raise ValueError(f"`epoch` must be below {self.num_epochs}.")
 
 
-def check_pack(data_dir: Path) -> None:
-    """Refuse a folder without the two files of the pack, before anything is written.
-
-    Raises:
-        DataError: one is not there.
-    """
-    for path in (data_dir / TRAIN, data_dir / VAL):
-        if not path.is_file():
-            raise DataError(
-                f"The recipe needs '{path}', which is not there. Name the folder of the "
-                f"Tiny-ImageNet pack ({TRAIN} and {VAL}) by --data."
-            )
-
-
-def load_pack(path: Path, advance: Advance) -> tuple[torch.Tensor, torch.Tensor]:
-    """Decode one parquet pack into (N, 3, 64, 64) uint8 pixels and (N,) int64 labels.
-
-    Raises:
-        DataError: it has no columns `image` and `label`, or other sizes.
-        MissingExtraError: pyarrow is not installed.
-    """
-    file = open_parquet(path, f"'{path}'")
-    missing = {"image", "label"} - set(file.schema_arrow.names)
-    if missing:
-        raise DataError(f"'{path}' has no column {', '.join(sorted(missing))}: it is another pack.")
-    table = file.read(columns=["image", "label"])
-    column = table.column("image").to_pylist()
-    raw = [cell["bytes"] if isinstance(cell, dict) else cell for cell in column]
-    pixels = torch.empty((len(raw), 3, SIDE, SIDE), dtype=torch.uint8)
-
-    def fill(index: int) -> None:
-        picture, _ = decode(raw[index], f"{path.name} row {index}")
-        if picture.size != (SIDE, SIDE):
-            raise DataError(
-                f"The pictures of '{path}' must have {SIDE} x {SIDE} px, row {index} has "
-                f"{picture.width} x {picture.height}. Take the Tiny-ImageNet pack."
-            )
-        pixels[index] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
-        advance()
-
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(fill, range(len(raw)), chunksize=256))
-    labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
-    return pixels, labels
-
-
 def learning_rate(step: int, steps_per_epoch: int, settings: PretrainSettings) -> float:
     """Linear warm-up to the peak, then a line down to zero at the last step."""
     total = settings.num_epochs * steps_per_epoch
@@ -137,9 +110,16 @@ def learning_rate(step: int, steps_per_epoch: int, settings: PretrainSettings) -
     return settings.peak_lr * min((step + 1) / warmup, (total - step) / (total - warmup))
 
 
-def pretraining_device() -> str:
-    """'cuda' where there is a GPU, else 'cpu'."""
-    return "cuda" if "cuda" in available_devices() else "cpu"
+def pretraining_device(asked: str = "auto") -> str:
+    """'cuda' where there is a GPU, else 'cpu'; or what is asked for.
+
+    Raises:
+        UsageError: it is not there.
+        GpuError: the GPU cannot compute.
+    """
+    if asked == "auto":
+        asked = "cuda" if "cuda" in available_devices() else "cpu"
+    return choose_execution(asked).device
 
 
 def half_precision(device: str) -> torch.autocast:
@@ -225,52 +205,70 @@ def pretrain(
     settings: PretrainSettings | None = None,
     *,
     progress: Progress | None = None,
+    device: str = "auto",
 ) -> Path:
     """Train and write the 16-bit backbone without its classifier, log and curve.
 
     Args:
-        data_dir: folder of `train.parquet` and `val.parquet`.
+        data_dir: folder of `train.parquet` and `val.parquet`, see `headstart.recipes.packs`.
         out_dir: folder of log, checkpoint and weights; what is there is gone on from.
         settings: everything that decides the weights; None for those of the recipe.
         progress: silent where None.
+        device: 'auto' takes a GPU where there is one; or 'cpu', 'cuda', 'mps'.
 
     Returns:
         The path of `mini.safetensors`.
 
     Raises:
         DataError: the pack is not there or another one.
-        ResumeError: the folder holds a training with other settings.
+        ResumeError: the folder holds a training with other settings or data.
+        UsageError: the device is not there.
         StorageError: the disk is full.
     """
     settings, progress = settings or PretrainSettings(), progress or Progress()
     check_pack(data_dir)
+    device = pretraining_device(device)
     make_folder(out_dir)
     with locked(out_dir):
+        files = {name: digest_file(data_dir / name) for name in (TRAIN, VAL)}
+        identity = {"settings": plain(settings), "device": device, **files}
         with progress.phase("Decoding", 0) as advance:
-            train = placed(load_pack(data_dir / TRAIN, advance))
-            val = placed(load_pack(data_dir / VAL, advance))
-        backbone, log = train_network(train, val, out_dir, settings, progress)
+            train, val = (load_pack(data_dir / name, advance) for name in (TRAIN, VAL))
+        check_labels(data_dir, train[1], val[1], settings.batch_size)
+        train, val = placed(train, device), placed(val, device)
+        backbone, log = train_network(train, val, out_dir, settings, identity, progress)
         write_curve(out_dir / "pretrain.png", log)
         return write_weights(backbone, out_dir / "mini.safetensors", settings)
 
 
-Labelled = tuple[torch.Tensor, torch.Tensor]
 Log = list[dict[str, float]]  # a line an epoch
 
 
-def placed(data: Labelled) -> Labelled:
+def placed(data: Labelled, device: str) -> Labelled:
     """Pictures and labels on the device that trains."""
-    device = pretraining_device()
     return data[0].to(device), data[1].to(device)
 
 
 def train_network(
-    train: Labelled, val: Labelled, folder: Path, settings: PretrainSettings, progress: Progress
+    train: Labelled,
+    val: Labelled,
+    folder: Path,
+    settings: PretrainSettings,
+    identity: dict[str, str],
+    progress: Progress,
 ) -> tuple[MiniNet, Log]:
     """The trained backbone and its log, from the checkpoint in `folder` where there is one.
 
+    Args:
+        train: pictures and labels, on the device.
+        val: of other pictures.
+        folder: of log and checkpoint.
+        settings: everything that decides the weights, beside the data.
+        identity: settings, data and device, which a checkpoint must agree with.
+        progress: told.
+
     Raises:
-        ResumeError: the checkpoint is of other settings.
+        ResumeError: the checkpoint is of other settings or data.
         StorageError: the disk is full.
     """
     torch.manual_seed(settings.seed)
@@ -283,7 +281,10 @@ def train_network(
         momentum=settings.momentum,
         nesterov=True,
     )
-    log = restore(folder / "last.pt", model, optimizer, settings)
+    log = restore(folder / CHECKPOINT, model, optimizer, identity)
+    if not log and (folder / CHECKPOINT).exists():
+        progress.note(f"The checkpoint '{folder / CHECKPOINT}' is damaged; training begins anew.")
+    write_log(folder, log)  # it may have died between the checkpoint and this
     for epoch in range(len(log), settings.num_epochs):
         begun = time.perf_counter()
         title = f"Epoch {epoch + 1} of {settings.num_epochs}"
@@ -299,31 +300,32 @@ def train_network(
         log.append(row)
         progress.note(f"{title}: loss {row['loss']}, accuracy {row['val_accuracy']}")
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "log": log}
-        state["settings"] = plain(settings)
-        write_whole(folder / "last.pt", partial(torch.save, state))
-        write_csv(folder / "pretrain.csv", list(row), [list(line.values()) for line in log])
+        save_checkpoint(folder / CHECKPOINT, {**state, IDENTITY: json.dumps(identity)})
+        write_log(folder, log)
     return backbone, log
+
+
+def write_log(folder: Path, log: Log) -> None:
+    """`pretrain.csv`: a line an epoch."""
+    if log:
+        write_csv(folder / LOG, list(log[0]), [list(line.values()) for line in log])
 
 
 def restore(
     checkpoint: Path,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    settings: PretrainSettings,
+    identity: dict[str, str],
 ) -> Log:
-    """Load a checkpoint where there is one; gives the log of its epochs, else an empty one.
+    """Load a checkpoint where there is a whole one; gives the log of its epochs, else none.
 
     Raises:
-        ResumeError: it was written with other settings.
+        ResumeError: it was written with other settings or data.
     """
-    if not checkpoint.exists():
+    state = load_checkpoint(checkpoint)
+    if state is None:
         return []
-    device = next(model.parameters()).device
-    state = torch.load(checkpoint, weights_only=True, map_location=device)
-    if state["settings"] != plain(settings):
-        raise ResumeError(
-            f"'{checkpoint}' was written with other settings of the recipe. Choose another --out."
-        )
+    check_identity(state, identity, checkpoint)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     log: Log = state["log"]
@@ -341,7 +343,8 @@ def write_weights(backbone: nn.Module, path: Path, settings: PretrainSettings) -
     weights = {k: (v.half() if v.is_floating_point() else v).cpu() for k, v in state.items()}
     contiguous = {k: v.contiguous() for k, v in weights.items()}
     metadata = {"settings": plain(settings)}
-    write_whole(path, lambda aside: save_file(contiguous, aside, metadata=metadata))
+    data = save(contiguous, metadata=metadata)  # its own way to a file hides a full disk
+    write_whole(path, lambda aside: aside.write_bytes(data))
     return path
 
 
@@ -357,17 +360,16 @@ def write_curve(path: Path, log: Log) -> None:
     write_whole(path, lambda aside: figure.savefig(aside, dpi=110, format="png"))
 
 
-def run(data: Path, out: Path, progress: Progress) -> Mapping[str, Any]:
+def run(data: Path, out: Path, progress: Progress, device: str) -> Mapping[str, Any]:
     """The recipe as the command line calls it."""
-    with storage_errors(out):
-        path = pretrain(data, out, progress=progress)
-    with (out / "pretrain.csv").open(newline="") as file:
+    path = pretrain(data, out, progress=progress, device=device)
+    with (out / LOG).open(newline="") as file:
         last = list(csv.DictReader(file))[-1]
     return {
         "weights": str(path),
         "sha256": digest_file(path),
         "val_accuracy": float(last["val_accuracy"]),
-        "log": str(out / "pretrain.csv"),
+        "log": str(out / LOG),
         "curve": str(out / "pretrain.png"),
     }
 
@@ -377,7 +379,7 @@ PRETRAIN_MINI = RECIPES.register(
         name="pretrain-mini",
         summary="pretrain `mini`, the network in the box",
         data="folder of the Tiny-ImageNet pack: train.parquet and val.parquet, 64 px",
-        expected="accuracy 0.50 on val.parquet; minutes on a GPU, hours on two cores",
+        expected="accuracy near 0.50 on val.parquet; minutes on a GPU, hours on two cores",
         run=run,
     )
 )

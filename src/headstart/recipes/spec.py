@@ -20,14 +20,15 @@ class RecipeSpec:
         summary: one line.
         data: which data it takes, in words.
         expected: what comes out, and how long it takes, in words.
-        run: takes the data folder, the output folder and a progress; gives facts to print.
+        run: takes the data folder, the output folder, a progress and a device ('auto' or its name);
+            gives facts to print.
     """
 
     name: str
     summary: str
     data: str
     expected: str
-    run: Callable[[Path, Path, Progress], Mapping[str, Any]]
+    run: Callable[[Path, Path, Progress, str], Mapping[str, Any]]
 
 
 RECIPES: Registry[RecipeSpec] = Registry("recipe")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from headstart.bundle import Classifier
+from headstart.bundle.classifier import WHOLE_PICTURES
 from headstart.data import DATASETS, digest_of, load_table, load_unlabelled_or_labelled
 from headstart.errors import DataError, UsageError
 from headstart.files import check_vacant, make_folder
@@ -22,11 +23,6 @@ from headstart.runs.judging.evaluation import evaluate_test
 from headstart.runs.judging.far import far_scores, judge_far, load_far
 from headstart.runs.parts.dividing import group_codes
 from headstart.runs.settings.decisions import parse_prevalences
-
-WHOLE_PICTURES = (
-    "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "
-    "mean little. Cut them out first, or give a manifest with boxes"
-)
 
 
 def evaluate_model(
@@ -112,7 +108,7 @@ def crop_margin_of(classifier: Classifier) -> float:
 
 def tell_of_boxes(classifier: Classifier, table: ImageTable, progress: Progress) -> None:
     """Warn of whole pictures for a model that has seen cut out ones only."""
-    if table.boxes is None and learnt_on_boxes(classifier):
+    if table.boxes is None and classifier.learnt_on_boxes:
         progress.note(f"Warning    {WHOLE_PICTURES}")
 
 
@@ -129,11 +125,6 @@ def stated_prevalences(classifier: Classifier, text: str | None) -> tuple[float,
         )
     stored = classifier.about["about"].get("settings", {}).get("prevalence")
     return parse_prevalences(stored if text is None else text)
-
-
-def learnt_on_boxes(classifier: Classifier) -> bool:
-    """Whether the model has seen pictures cut out by boxes only."""
-    return bool(classifier.about["about"].get("data", {}).get("boxes"))
 
 
 def count_learnt(model: Path, table: ImageTable) -> int | None:

@@ -11,8 +11,9 @@ import torch
 
 from headstart.backbones import AUTO
 from headstart.data.views import WHOLE, View
-from headstart.features import FeatureStore, store_path
-from headstart.features.passes import READ_ROWS, identity, store_keys
+from headstart.features import store_path
+from headstart.features.cache import count_stored
+from headstart.features.passes import identity, store_keys
 from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
@@ -85,7 +86,7 @@ def plan_job(
     network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
     extractor = make_extractor(settings, network, execution, len(table))
-    keys = store_keys(table, range(len(table)))
+    keys = store_keys(table, range(len(table)), progress)
     views = {WHOLE: np.arange(len(table)), **wanted_views(settings, split, len(table))}
     wanted = {view: {keys[row] for row in rows if row in keys} for view, rows in views.items()}
     num_known = sum(count_known(extractor, view, of_view) for view, of_view in wanted.items())
@@ -130,16 +131,8 @@ def describe_fits(settings: RunSettings, num_folds: int) -> str:
 
 
 def count_known(extractor: FeatureExtractor, view: View, wanted: set[str]) -> int:
-    """How many of the images are in a view's store; a store that is not there is not made."""
-    name = identity(extractor, view)
-    if not store_path(name).exists():
-        return 0
-    store, keys = FeatureStore(name, extractor.network.num_features), sorted(wanted)
-    try:
-        parts = (keys[i : i + READ_ROWS] for i in range(0, len(keys), READ_ROWS))
-        return sum(len(store.get(part)) for part in parts)
-    finally:
-        store.close()
+    """How many of the images are in a view's store, which stays as it is."""
+    return count_stored(store_path(identity(extractor, view)), sorted(wanted))
 
 
 def measured_speed(extractor: FeatureExtractor) -> float:

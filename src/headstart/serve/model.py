@@ -22,8 +22,8 @@ from headstart.bundle.golden import (
 from headstart.bundle.onnx_engine import ENGINE_FILES, TORCH
 from headstart.errors import BundleError
 from headstart.inference import FeatureExtractor
+from headstart.limits import usable_cores
 from headstart.records import Bytes8, Predictions, Preprocessing
-from headstart.runtime import usable_cores
 from headstart.serve.settings import ServeSettings
 
 ONNX = "onnx"

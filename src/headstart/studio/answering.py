@@ -23,7 +23,7 @@ from headstart.progress import Progress
 from headstart.records import Predictions
 from headstart.report.drawing.pictures import data_uri
 from headstart.report.wording import listed
-from headstart.runs.files.outputs import write_predictions
+from headstart.runs.files.predictions import write_predictions
 
 SHOWN = 320  # px, the picture
 SEEN = 128  # px, what the network sees

@@ -28,6 +28,7 @@ from PIL import Image
 from headstart.data.colour import DecodingError
 from headstart.data.guarded.child import ANSWER, READY, TASK, Answer, Asked, Item, packed
 from headstart.data.preparing import Order, PreparedPicture
+from headstart.limits import usable_cores
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 
 TIME_LIMIT_S = 30.0
@@ -38,7 +39,8 @@ START_LIMIT_S = 120.0
 
 MOST_STARTS = 5  # of processes that end before they are ready, for one task
 MOST_PROCESSES = 8
-PIPE_BYTES = 1 << 20  # what Linux grants to everybody; others keep their own size
+NO_DECODER = "no_decoder"  # code of an answer that says nothing of the picture
+PIPE_BYTES = 1 << 20  # what Linux grants to everybody until their pipes take 64 MiB in all
 WATCH_EVERY_S = 0.2
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -69,16 +71,10 @@ class DecoderProcess:
         Raises:
             OSError: the system starts no further process.
         """
-        places = [place for place in sys.path if place]
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **SETTINGS},
-            pipesize=PIPE_BYTES,
-            bufsize=PIPE_BYTES,
-        )
+        try:
+            self.process = _started(command, PIPE_BYTES)
+        except PermissionError:  # this user's pipes are many; those of ordinary size are slower
+            self.process = _started(command, -1)
         self.ready = False
         self.due = math.inf  # when the answer that is waited for must be there
         self.late = False
@@ -174,8 +170,22 @@ class DecoderProcess:
         return about, pixels, record, second
 
 
+def _started(command: Sequence[str], pipe_bytes: int) -> subprocess.Popen[bytes]:
+    """The process; pipes of -1 bytes have the system's size."""
+    places = [place for place in sys.path if place]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(places), **SETTINGS},
+        pipesize=pipe_bytes,
+        bufsize=PIPE_BYTES,
+    )
+
+
 class DecoderPool:
-    """As many decoder processes as cores, started one by one as they are needed."""
+    """As many decoder processes as cores, at most 8, started one by one as they are needed."""
 
     def __init__(
         self,
@@ -189,11 +199,11 @@ class DecoderPool:
         Args:
             command: of a process that calls `headstart.data.guarded.child.serve`.
             time_limit_s: for one image.
-            processes: at once; 0 takes as many as cores.
+            processes: at once; 0 takes as many as cores, at most 8.
         """
         self.command = command or (sys.executable, "-P", "-m", "headstart.data.guarded.child")
         self.time_limit_s = time_limit_s
-        self.processes = processes or _process_count()
+        self.processes = processes or min(usable_cores(), MOST_PROCESSES)
         self._free = threading.BoundedSemaphore(self.processes)
         self._idle: list[DecoderProcess] = []
         self._busy: set[DecoderProcess] = set()
@@ -235,7 +245,7 @@ class DecoderPool:
             try:
                 process.wait_ready()
             except DecoderDiedError as error:
-                raise DecodingError(str(error), "no_decoder") from error
+                raise DecodingError(str(error), NO_DECODER) from error
             finally:
                 self._busy.discard(process)
 
@@ -260,7 +270,7 @@ class DecoderPool:
                     starts_left -= 1
                     if not starts_left:  # no further one would start either
                         rest = len(items) - len(found)
-                        found += [DecodingError(str(error), "no_decoder") for _ in range(rest)]
+                        found += [DecodingError(str(error), NO_DECODER) for _ in range(rest)]
                 except DecoderDiedError as error:
                     late = isinstance(error, DecoderLateError)
                     if asked.careful and (late or suspect == len(found)):
@@ -303,7 +313,7 @@ class DecoderPool:
             return DecoderProcess(self.command)
         except OSError as error:
             clause = f"no process could be started to decode it ({error.strerror or error})"
-            raise DecodingError(clause, "no_decoder") from error
+            raise DecodingError(clause, NO_DECODER) from error
 
     def _watch_over(self) -> None:
         """Start the thread that kills what is late, once."""
@@ -334,11 +344,6 @@ def _picture(found: Answer, order: Order) -> PreparedPicture:
 def _squares(pixels: bytes, preprocessing: Preprocessing) -> Bytes8:
     size = preprocessing.size
     return np.frombuffer(pixels, dtype=np.uint8).reshape(-1, size, size, 3)
-
-
-def _process_count() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, MOST_PROCESSES))
 
 
 def _read(pipe: IO[bytes], count: int) -> bytes:

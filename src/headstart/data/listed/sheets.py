@@ -14,7 +14,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,20 @@ def open_parquet(file: Path, subject: str) -> Any:
         ) from error
     try:
         return parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise _damaged(subject, "Parquet file", error) from error
+
+
+def read_columns(opened: Any, columns: Sequence[str], subject: str) -> Any:
+    """Some columns of an open Parquet file, a `pyarrow.Table`.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    import pyarrow
+
+    try:
+        return opened.read(columns=list(columns))
     except (pyarrow.ArrowException, OSError) as error:
         raise _damaged(subject, "Parquet file", error) from error
 
@@ -236,15 +250,10 @@ def _json_row(line: str, place: str) -> dict[str, str]:
 
 def _read_parquet(file: Path, subject: str) -> Sheet:
     """All columns but those that hold bytes; numbered classes get their names."""
-    import pyarrow
-
     opened = open_parquet(file, subject)
     schema = opened.schema_arrow
     kept = [field.name for field in schema if not _holds_bytes(field.type)]
-    try:
-        table = opened.read(columns=kept)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise _damaged(subject, "Parquet file", error) from error
+    table = read_columns(opened, kept, subject)
     texts: dict[str, list[str]] = {}
     for name in kept:
         names = huggingface_names(schema.metadata, name)

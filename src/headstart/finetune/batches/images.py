@@ -22,9 +22,10 @@ from headstart.finetune.records.profiling import AUGMENT, PICTURES, Stopwatch
 from headstart.inference import FeatureExtractor, ImageSource
 from headstart.inference.extractor import TASK_IMAGES
 from headstart.inference.preprocessing import normalise
+from headstart.limits import usable_cores
 from headstart.progress import Progress
 from headstart.records import ImageFacts, Integers, Preprocessing
-from headstart.runtime import Execution, usable_cores
+from headstart.runtime import Execution
 
 CHUNK = 256
 PLAIN = -1  # the view without augmentation

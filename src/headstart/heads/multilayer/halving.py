@@ -311,6 +311,7 @@ def fit_winners(
     found: HalvedSettings,
     *,
     seed: int,
+    on_epoch: OnEpoch | None = None,
 ) -> list[Layers]:
     """The head of every fold with its own setting and epochs, on its whole training part.
 
@@ -321,6 +322,7 @@ def fit_winners(
         num_classes: C.
         found: of the search.
         seed: as for the search.
+        on_epoch: as in `fit_mlps`, which is called once a setting that won.
     """
     layers: dict[int, Layers] = {}
     for setting, folds in _by_winner(found.winner):
@@ -333,6 +335,7 @@ def fit_winners(
             found.candidates[setting],
             seed=seed,
             plan=plan,
+            on_epoch=on_epoch,
         )
         layers |= {fold: fit.layers(k) for k, fold in enumerate(folds)}
     return [layers[fold] for fold in range(len(learns))]

@@ -15,6 +15,7 @@ from headstart.files import read_json, write_csv, write_json, write_text, write_
 from headstart.metrics import METRICS, text_report
 from headstart.plots import confusion_matrix_figure
 from headstart.records import ImageTable, Predictions, Split
+from headstart.runs.files.predictions import write_predictions as write_predictions
 
 SPLITS = "splits.csv"
 CV_RESULTS = "cv_results.csv"
@@ -92,40 +93,6 @@ def write_cv_results(
 def write_history(folder: Path, history: tuple[list[str], list[list[object]]]) -> None:
     """`history.csv`: header and rows of how the folds came to their choices."""
     write_csv(folder / HISTORY, *history)
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Path, true and predicted class, one probability column a class."""
-    names = predictions.class_names
-    header = ["path", "true", "predicted", *(f"prob_{name}" for name in names)]
-    columns: list[Sequence[object]] = [
-        predictions.paths,
-        ["" if label < 0 else names[label] for label in predictions.labels],
-        predictions.names,
-        *(
-            ["" if np.isnan(p) else f"{p:.6f}" for p in column]
-            for column in predictions.probabilities.T.tolist()
-        ),
-    ]
-    if predictions.called is not None:
-        header.append(f"decision_{predictions.positive}")
-        columns.append(
-            [
-                ("yes" if called else "no") if good else ""
-                for called, good in zip(predictions.called, predictions.good, strict=True)
-            ]
-        )
-    if predictions.sets is not None:
-        header.append("set")
-        columns.append([" | ".join(np.array(names)[row]) for row in predictions.sets])
-    if predictions.unknown is not None and predictions.outlier_scores is not None:
-        header += ["unknown", "outlier_score"]
-        columns.append(["yes" if value else "no" for value in predictions.unknown])
-        columns.append(["" if np.isnan(v) else f"{v:.2f}" for v in predictions.outlier_scores])
-    if any(predictions.problems):
-        header.append("problem")
-        columns.append(predictions.problems)
-    write_csv(path, header, zip(*columns, strict=True))
 
 
 def write_figure(path: Path, figure: Figure) -> None:

@@ -82,7 +82,7 @@ class MlpFitting:
                 task.num_classes,
                 self.settings,
                 seed=task.settings.seed,
-                on_epoch=lambda done, total: advance(),
+                on_epoch=lambda _done, _total: advance(),
             )
         layers = [fit.layers(k) for k in range(task.split.num_folds)]
         epochs = [int(count) for count in fit.epochs]
@@ -127,15 +127,17 @@ class MlpFitting:
     def fit_final(self) -> FittedModel:
         """One head on all training images, for the median of the folds' epochs."""
         task = self.task
-        fit = fit_mlp_final(
-            torch.from_numpy(task.fit_features),
-            task.fit_labels,
-            task.final_weights()[0],
-            task.num_classes,
-            self.settings,
-            self.epochs,
-            seed=task.settings.seed,
-        )
+        with task.progress.phase("Fitting the final head", self.epochs, "epochs") as advance:
+            fit = fit_mlp_final(
+                torch.from_numpy(task.fit_features),
+                task.fit_labels,
+                task.final_weights()[0],
+                task.num_classes,
+                self.settings,
+                self.epochs,
+                seed=task.settings.seed,
+                on_epoch=lambda _done, _total: advance(),
+            )
         head = FittedHead(kind="mlp", layers=fit.layers(0), chosen=self.chosen())
         return FittedModel(network=task.extractor.network, head=head)
 

@@ -97,7 +97,16 @@ class SearchedMlpFitting(MlpFitting):
                 seed=seed,
                 on_epoch=tell,
             )
-        layers = fit_winners(*data, learns, task.num_classes, found, seed=seed)
+        left = int(found.winning_epochs.sum())
+        with task.progress.phase("Fitting the heads", left, "epochs") as advance:
+            layers = fit_winners(
+                *data,
+                learns,
+                task.num_classes,
+                found,
+                seed=seed,
+                on_epoch=lambda _done, _total: advance(),
+            )
         self._take(found)
         tensors = {name: getattr(found, name) for name in TABLES}
         counts: dict[str, object] = {"epochs": [found.num_epochs, found.num_full_epochs]}

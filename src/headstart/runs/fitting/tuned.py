@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from headstart.bundle import FittedHead
-from headstart.features import new_array
+from headstart.features import check_unchanged, new_array
 from headstart.files import write_text
 from headstart.finetune import (
     STRATEGIES,
@@ -76,11 +76,18 @@ class TunedFitting:
 
     @property
     def images(self) -> torch.Tensor:
-        """(N, S, S, 3) uint8, decoded once."""
+        """(N, S, S, 3) uint8, decoded once.
+
+        Raises:
+            DataError: one is not what it was when its features were computed.
+        """
         if self._images is None:
             task = self.task
             with task.clock.phase("pictures"):
-                self._images = prepare_images(task.table, task.extractor, progress=task.progress)
+                found = prepare_images(task.table, task.extractor, progress=task.progress)
+            for record, known in zip(found.facts, task.features.facts, strict=True):
+                check_unchanged(record, known.digest)
+            self._images = found
         return self._images.pixels
 
     def fit_folds(self) -> FoldsOutcome:
@@ -197,11 +204,18 @@ class TunedFitting:
         return FittedModel(network=tuned.network, head=head)
 
     def features(self, model: FittedModel, rows: Integers) -> npt.NDArray[np.floating]:
-        """(n, 1, D) features of some rows of the table, through the tuned network."""
+        """(n, 1, D) features of some rows of the table, through the tuned network.
+
+        Raises:
+            DataError: a picture is not what it was when its features were computed.
+        """
         extractor = FeatureExtractor(model.network, self.task.extractor.execution)
         source = self.task.table.take(rows)
         made = new_array((len(source), 1, extractor.num_features), np.float16)
-        for batch, _, values in extractor.extract(source, range(len(source))):
+        known = self.task.features.facts
+        for batch, facts, values in extractor.extract(source, range(len(source))):
+            for place, record in zip(batch, facts, strict=True):
+                check_unchanged(record, known[rows[place]].digest)
             made[batch, 0] = values
         return made
 

@@ -55,6 +55,7 @@ from headstart.records import Floats, Integers, Predictions
 from headstart.runs.fitting.task import Task
 from headstart.runs.judging.decision import decision_record
 from headstart.runs.judging.evaluation import figure
+from headstart.runs.parts.dividing import group_codes
 from headstart.statistics import share_estimate
 
 FEWEST_WRONG = 10
@@ -87,11 +88,11 @@ def calibrate(
         note = f"left at 1: only {wrong} of {len(labels)} out-of-fold answers are wrong"
         return 1.0, apply_temperature(logits, 1.0), {"temperature": 1.0, "note": note}
     found = fit_temperature(logits, labels)
-    probabilities, each = cross_fit_temperature(logits, labels, fold)
+    probabilities, each = cross_fit_temperature(logits, labels, fold, FEWEST_WRONG)
     note = "fitted to the out-of-fold logits; below 1 sharpens, above 1 softens"
     about = {
         "temperature": found.value,
-        "by_fold": [entry.value for entry in each],
+        "by_fold": list(each),
         "at_bound": found.at_bound,
         "note": note,
     }
@@ -252,11 +253,13 @@ def judge_left_out(task: Task, features: Floats) -> list[dict[str, Any]]:
     """AUROC and FPR@95 of telling each of the first classes when it was never shown."""
     chosen = np.random.default_rng(task.settings.seed).permutation(len(features))[:MOST_JUDGED]
     names = task.table.class_names
+    groups = group_codes(task.table.take(task.split.train))
     found = leave_classes_out(
         features[chosen],
         task.learnt_labels[chosen],
         task.split.fold[chosen],
         names if len(names) <= MOST_CLASSES else names[:MOST_CLASSES],
+        groups=None if groups is None else groups[chosen],
         seed=task.settings.seed,
     )
     return [

@@ -38,10 +38,11 @@ from headstart.studies.quick.judging import Row, judge_quickly
 from headstart.studies.quick.sample import Sample, draw_sample, fold_sample, tell_unreadable
 from headstart.studies.quick.scoring import Scores, score_features, timed_pass
 from headstart.studies.quick.settings import QuickSettings
-from headstart.studies.quick.writing import RECORD, SAMPLE, write_files
+from headstart.studies.quick.writing import PICTURE, RECORD, SAMPLE, TABLE, TEXT, write_files
 
 SCHEMA_VERSION = 1
-AUDITED = {AUDIT_JSON, AUDIT_TEXT, IMAGES, PAIRS_PICTURE}  # left by a choice that was interrupted
+# Left by a choice that was interrupted; its record is written last.
+UNFINISHED = {AUDIT_JSON, AUDIT_TEXT, IMAGES, PAIRS_PICTURE, TABLE, TEXT, PICTURE, SAMPLE}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +105,7 @@ def check_folder(folder: Path) -> None:
     if not folder.is_dir():
         return
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
-    if names - AUDITED:
+    if names - UNFINISHED:
         held = "a quick choice already" if RECORD in names else "other files"
         raise OutputError(f"The folder '{folder}' holds {held}. Choose a new or empty --out.")
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import streamlit as st
 
 from headstart.bundle import Classifier
+from headstart.bundle.classifier import WHOLE_PICTURES
 from headstart.inference import FeatureExtractor
-from headstart.runs.external import WHOLE_PICTURES, learnt_on_boxes
 from headstart.studio import caching
 from headstart.studio.answering import (
     MOST_BARS,
@@ -50,7 +50,7 @@ def show(entry: Entry) -> None:
         accept_multiple_files=True, key=key, on_change=take_uploads, args=(key,),
     )  # fmt: skip
     put("model.html", model=about_model(entry, classifier))
-    if learnt_on_boxes(classifier):
+    if classifier.learnt_on_boxes:
         st.warning(f"{WHOLE_PICTURES[:1].upper()}{WHOLE_PICTURES[1:]}.")
     if state.get(REFUSED):
         st.warning(state[REFUSED])
