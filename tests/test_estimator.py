@@ -629,3 +629,20 @@ def test_groups_of_another_length_are_refused():
 def test_groups_that_would_be_merged_are_refused(groups, told):
     with pytest.raises(UsageError, match=told):
         small().fit(TWO, [0, 1], groups=groups)
+
+
+def test_saving_leaves_a_folder_alone_that_only_looks_like_a_bundle(paths, labels, tmp_path):
+    fitted = small().fit(paths, labels)
+    place = tmp_path / "site"
+    fitted.save(place)
+    fitted.save(place)  # a bundle is replaced
+    (place / "mine.txt").write_text("x")
+    with pytest.raises(OutputError, match="holds something else than a bundle"):
+        fitted.save(place)
+    assert (place / "mine.txt").exists()
+    other = tmp_path / "public"
+    other.mkdir()
+    (other / "manifest.json").write_text('{"name": "my page"}')
+    with pytest.raises(OutputError, match="holds something else than a bundle"):
+        fitted.save(other)
+    assert [path.name for path in other.iterdir()] == ["manifest.json"]

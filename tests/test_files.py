@@ -3,6 +3,7 @@ import errno
 import json
 import multiprocessing
 import os
+import sys
 
 import pytest
 
@@ -78,3 +79,21 @@ def test_a_folder_under_a_file_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written to"):
         files.make_folder(tmp_path / "file" / "below")
+
+
+def test_a_private_folder_that_was_open_is_closed(tmp_path):
+    (tmp_path / "open").mkdir(mode=0o755)
+    files.make_folder(tmp_path / "open", private=True)
+    assert (tmp_path / "open").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="another way to lock")
+def test_a_disk_without_locks_is_told_from_one_in_use(tmp_path, monkeypatch):
+    import fcntl
+
+    def unknown(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unknown)
+    with pytest.raises(OutputError, match="knows no locks"), files.locked(tmp_path):
+        pass

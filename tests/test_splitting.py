@@ -538,3 +538,24 @@ def test_folds_of_single_images_are_those_of_sklearn(labels, num_folds, seed):
     splitter = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     for number, (_, scored) in enumerate(splitter.split(labels, labels)):
         assert np.flatnonzero(found == number).tolist() == scored.tolist()
+
+
+@pytest.mark.parametrize("num_units", [60, 400])
+@pytest.mark.parametrize("mixed", [False, True], ids=["pure", "mixed"])
+def test_what_is_held_out_is_no_matter_of_size(num_units, mixed):
+    """A test part of the patients with the most pictures would stand for nobody else."""
+    generator = np.random.default_rng(0)
+    sizes = np.maximum(1, generator.lognormal(np.log(7), 0.8, num_units)).astype(int)
+    groups = np.repeat(np.arange(num_units), sizes)
+    labels = np.repeat(generator.integers(0, 2, num_units), sizes)
+    if mixed:
+        labels = np.where(generator.random(len(labels)) < 0.3, 1 - labels, labels)
+    ratios, drawn = [], set()
+    for seed in range(20):
+        held = hold_out(labels, 0.2, groups=groups, seed=seed)
+        units = np.unique(groups[held])
+        assert held.mean() == pytest.approx(0.2, abs=0.01)
+        ratios.append(sizes[units].mean() / sizes.mean())
+        drawn.add(tuple(units))
+    assert 0.85 < np.mean(ratios) < 1.1  # down the cost from the largest: 2 to 3.6
+    assert len(drawn) == 20

@@ -21,6 +21,7 @@ from typing import IO, Any
 from headstart.errors import OutputError, StorageError
 
 LOCK_NAME = ".lock"
+HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)  # of a lock of others
 # A spreadsheet runs a cell that starts with one of these (OWASP, "CSV injection").
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
@@ -154,13 +155,15 @@ def digest_file(path: Path) -> str:
 
 
 def make_folder(path: Path, *, private: bool = False) -> None:
-    """Make a folder and its parents; a private one is closed to other users (0700).
+    """Make a folder and its parents; a private one is closed to other users (0700), if it was not.
 
     Raises:
         OutputError: it cannot be made or written to.
     """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+        if private and path.stat().st_mode & 0o077:
+            path.chmod(0o700)
         handle, probe = tempfile.mkstemp(dir=path, prefix=".probe-")
         os.close(handle)
         os.unlink(probe)
@@ -216,14 +219,30 @@ def locked(folder: Path) -> Iterator[None]:
         file = (folder / LOCK_NAME).open("a+")
     except FileNotFoundError as error:  # its owner was refused and took it away just now
         raise in_use from error
+    except OSError as error:
+        raise OutputError(
+            f"'{folder / LOCK_NAME}' cannot be opened: {error.strerror}. Choose another --out, or "
+            "change its permissions."
+        ) from error
     with file:
-        if not take_lock(file):
+        try:
+            owned = take_lock(file)
+        except OSError as error:
+            raise OutputError(
+                f"The disk of '{folder}' knows no locks ({error.strerror}), so two runs could "
+                "write into one folder. Choose an --out on another disk."
+            ) from error
+        if not owned:
             raise in_use
         yield
 
 
 def take_lock(file: IO[str]) -> bool:
-    """Lock an open file without waiting; False where somebody else holds it."""
+    """Lock an open file without waiting; False where somebody else holds it.
+
+    Raises:
+        OSError: the system or the disk knows no such locks.
+    """
     try:
         if os.name == "nt":
             import msvcrt
@@ -233,7 +252,9 @@ def take_lock(file: IO[str]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
+        if error.errno not in HELD:
+            raise
         return False
     return True
 

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from headstart import api
 from headstart.audit import AuditSettings, audit_table, audit_text, write_audit
 from headstart.audit.file_checks import check_files
 from headstart.audit.fingerprints import RECORD
 from headstart.data import load_table
+from headstart.errors import OutputError
 from headstart.records import ImageFacts, ImageTable
 
 NUM_PICTURES = 48
@@ -421,3 +423,21 @@ def test_every_image_stands_in_images_csv_and_words_are_explained(tmp_path):
     assert [path for path, row in rows.items() if row["problem"]] == ["a/empty.png"]
     text = (tmp_path / "out" / "audit.txt").read_text()
     assert "perceptual hash: 64 yes-or-no answers" in text
+
+
+def test_an_audit_replaces_nothing_but_an_audit(colour_folder, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        api.audit(colour_folder, out=out)
+    (out / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds other files than an audit's"):
+        api.audit(colour_folder, out=out)
+    manifest = tmp_path / "images.csv"
+    manifest.write_text(
+        "path,label\n"
+        + "\n".join(f"{path},{path.parent.name}" for path in sorted(colour_folder.glob("*/*.png")))
+    )
+    before = manifest.read_text()
+    with pytest.raises(OutputError, match="holds other files"):
+        api.audit(manifest, out=tmp_path)
+    assert manifest.read_text() == before

@@ -297,3 +297,14 @@ def test_fashion_mnist(tmp_path, monkeypatch):
     again = load_table(done.load)
     assert again.class_names == table.class_names
     assert content(again) == content(few)
+
+
+def test_a_log_of_somebody_else_removes_nothing_outside(tmp_path):
+    table = table_of()
+    out = convert(table, tmp_path / "out").out
+    mine = tmp_path / "mine.txt"
+    mine.write_text("x")
+    with (out / ".conversion.log").open("a") as log:
+        log.write(f"a\tb\t../mine.txt\na\tb\t{mine}\n")
+    convert(table, out)
+    assert mine.exists()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from headstart.data import decoding
-from headstart.data.decoding import DecodingError, decode, digest_of
+from headstart.data.decoding import DecodingError, decode, digest_of, upright_size
 from headstart.data.formats import FACTORIES
 from headstart.errors import DataError, UsageError
 
@@ -467,3 +467,21 @@ def check_decodes_or_refuses(data):
         return
     assert image.mode == "RGB"
     assert facts.digest == digest_of(data)
+
+
+@pytest.mark.parametrize("place", ["none", "before", "behind"])
+def test_the_size_of_a_png_is_told_without_its_pixels(monkeypatch, place):
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (30, 20)).save(stream, "PNG", exif=b"" if place == "none" else exif)
+    data = stream.getvalue()
+    if place == "behind":  # Pillow writes the chunk before the pixels
+        start = data.index(b"eXIf") - 4
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        data = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    expected = (30, 20) if place == "none" else (20, 30)
+    assert decode(data, "a.png")[0].size == expected
+    if place != "behind":
+        monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: 1 / 0)
+    assert upright_size(data) == expected

@@ -233,3 +233,12 @@ def test_without_pydicom_the_extra_is_named(ward, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pydicom.datadict", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[dicom\]'"):
         load_table(ward, group_by="PatientID")
+
+
+def test_a_header_that_rescales_by_nothing_changes_nothing():
+    """pydicom makes floats of such values, and floats were stretched picture by picture."""
+    narrow = RAMP // 64 + 1000
+    plain, facts = grey(dicom(narrow))
+    found, told = grey(dicom(narrow, RescaleSlope=1, RescaleIntercept=0))
+    assert np.array_equal(found, plain)
+    assert told.treatment == facts.treatment

@@ -14,6 +14,8 @@ from PIL import Image
 
 from headstart.data import class_notes, decode, load_table
 from headstart.data.listed import grouping
+from headstart.data.listed.columns import ChosenColumns
+from headstart.data.listed.sheets import named_label
 from headstart.data.sources import load_unlabelled_or_labelled
 from headstart.errors import DataError, UsageError
 from headstart.records import UNLABELLED
@@ -677,3 +679,50 @@ def test_stanford_cars_of_the_pack(pack):
 def test_columns_go_with_manifests_only():
     with pytest.raises(DataError, match="must go with a manifest; 'digits' has none"):
         load_table("digits", columns="label=x")
+
+
+def test_numbers_count_names_even_where_a_name_is_a_number():
+    names = ["0", "1", "10", "2"]  # as Hugging Face sorts folders
+    assert [named_label(n, names, "x") for n in (0, 1, 2, 3, -1)] == ["0", "1", "10", "2", ""]
+    assert named_label("10", names, "x") == "10"  # a text is a name first
+    with pytest.raises(DataError, match="none of the 4 classes"):
+        named_label(4, names, "x")
+
+
+@pytest.mark.parametrize(
+    ("cell", "taken"),
+    [("0.0", False), ("0", False), ("-0.0", False), ("1.0", True), ("yes", True), ("no", False)],
+)
+def test_a_zero_says_no_however_it_is_written(cell, taken):
+    assert ChosenColumns(only="P").takes({"P": cell}) is taken
+
+
+def test_two_rows_that_say_two_things_of_a_picture_are_refused(tmp_path):
+    plant(tmp_path, "a/0.png", "b/1.png")
+    lines = ("path,bbox,note", "a/0.png,2 2 10 6,x", "a/0.png,2 2 10 6,y", "b/1.png,0 0 4 4,z")
+    write(tmp_path / "metadata.csv", *lines)
+    assert load_table(tmp_path, columns="box=bbox:xywh").box_of(1) is not None  # the same twice
+    write(tmp_path / "metadata.csv", *lines, "b/1.png,1 1 4 4,z")
+    with pytest.raises(DataError, match=r"two things of 'b/1.png' \(line 4 and line 5\)"):
+        load_table(tmp_path, columns="box=bbox:xywh")
+
+
+def test_a_test_folder_is_read_by_the_same_columns(tmp_path):
+    for part in ("learn", "test"):
+        plant(tmp_path / part, "a/0.png", "a/2.png", "b/1.png", "b/3.png")
+        cells = [
+            f"{name},2 2 10 6,{part}{name}" for name in ("a/0.png", "a/2.png", "b/1.png", "b/3.png")
+        ]
+        write(tmp_path / part / "metadata.csv", "path,region,who", *cells)
+    table = load_table(
+        tmp_path / "learn", test_data=str(tmp_path / "test"), columns="box=region:xywh,group=who"
+    )
+    assert table.splits.count("test") == 4
+    for row in range(len(table)):
+        assert table.box_of(row) == pytest.approx((0.1, 0.2, 0.6, 0.8))
+
+
+def test_columns_of_a_folder_to_predict_are_refused(tmp_path):
+    plant(tmp_path, "a/0.png")
+    with pytest.raises(DataError, match="`columns` must go with a manifest"):
+        load_unlabelled_or_labelled(str(tmp_path), ("a",), columns="box=x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 import sys
 
 import numpy as np
@@ -16,6 +17,7 @@ from headstart.bundle.classifier import as_source
 from headstart.bundle.onnx_engine import open_session
 from headstart.errors import BundleError
 from headstart.export import ExportSettings, export_bundle, parity
+from headstart.export.quantising import nodes_after_features
 from headstart.files import digest_file, read_json, write_json
 
 
@@ -134,3 +136,18 @@ def test_the_programs_beside_an_export_average_too(
     answer = json.loads(capsys.readouterr().out)
     told = [answer["probabilities"][name] for name in expected.class_names]
     np.testing.assert_allclose(told, expected.probabilities[0], atol=parity.TOLERANCE)
+
+
+def test_nothing_behind_the_rounding_is_quantised(exported, tmp_path):
+    """`features` is a part of what the head takes; the walk must begin before it."""
+    import onnx
+
+    _, result = exported
+    shutil.copy(result.out / "model.onnx", tmp_path)
+    kept = set(nodes_after_features(tmp_path / "model.onnx"))
+    nodes = list(onnx.load(str(tmp_path / "model.onnx")).graph.node)
+    rounding = max(n for n, node in enumerate(nodes) if node.op_type == "Cast"
+                   and any(a.i == onnx.TensorProto.FLOAT16 for a in node.attribute))  # fmt: skip
+    behind = [node.name for node in nodes[rounding + 1 :] if node.op_type in ("Gemm", "MatMul")]
+    assert behind
+    assert set(behind) <= kept

@@ -79,9 +79,12 @@ def test_impossible_steps_are_refused(policy):
         parse_policy(policy)
 
 
-def test_an_impossible_amount_is_one_sentence():
-    with pytest.raises(UsageError, match="'hue'"):
-        Augmenter("hue:0.9", 0)
+@pytest.mark.parametrize("policy", ["hue:0.9", "shift:1.5", "zoom:1", "flip,zoom:1.2,rotate:5",
+                                    "randaugment:31"])  # fmt: skip
+def test_an_impossible_amount_is_one_sentence(policy):
+    name = next(step.split(":")[0] for step in policy.split(",") if ":" in step)
+    with pytest.raises(UsageError, match=f"'{name}' of `augmentation` must have a possible amount"):
+        Augmenter(policy, 0)
 
 
 def test_xrays_keep_left_and_right():

@@ -209,3 +209,17 @@ def test_what_was_measured_is_gathered_from_every_part(tmp_path):
     edit_json(folder / "metrics.json", **metrics)
     found = read_stored_run(folder).measured("calibration")
     assert found == {"temperature": 1.2, "note": "x", "before": {"ece": 0.1}}
+
+
+def test_two_boxes_of_one_picture_are_no_twins(tmp_path):
+    run = read_stored_run(make_run(tmp_path / "run"))
+    first, second = run.splits[0]["path"], run.splits[1]["path"]
+    for row in run.images:
+        if row["path"] in (first, second):
+            row["digest"] = "same"
+            row["treatment"] = f"cropped to box ({0.1 if row['path'] == first else 0.5}, 0, 1, 1)"
+    assert not set(find_duplicates(run).labels) & {first, second}
+    for row in run.images:
+        row["treatment"] = ""
+    run.splits[1]["label"] = "another"
+    assert {first, second} <= set(find_duplicates(run).labels)

@@ -414,3 +414,52 @@ def test_a_finished_run_names_images_that_hold_something_else_now(colour_folder,
     pictures[1].write_bytes(kept[1])
     run_job(asked, resume=True)
     assert figures(tmp_path / "run") == before
+
+
+def test_other_folds_do_not_go_on_from_kept_heads(colour_folder, tmp_path, monkeypatch):
+    """A head would be scored on images that it has learnt from."""
+    whole = run_job(settings(colour_folder, tmp_path / "whole"))
+    lines = (whole.out / "splits.csv").read_text().splitlines()
+    given = tmp_path / "given.csv"
+    given.write_text("\n".join(lines) + "\n")
+    chosen = {"splits": str(given)}
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "score_folds", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            run_job(settings(colour_folder, tmp_path / "run", **chosen))
+    moved = [line.replace(",train,1", ",train,9").replace(",train,2", ",train,1") for line in lines]
+    given.write_text("\n".join(line.replace(",train,9", ",train,2") for line in moved) + "\n")
+    with pytest.raises(ResumeError, match="began with other parts and folds"):
+        run_job(settings(colour_folder, tmp_path / "run", **chosen), resume=True)
+    given.write_text("\n".join(lines) + "\n")
+    resumed = run_job(settings(colour_folder, tmp_path / "run", **chosen), resume=True)
+    assert resumed.record["status"] == "finished"
+
+
+def test_an_error_late_in_a_run_costs_nothing_that_was_done(colour_folder, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(job.Job, "lock", lambda *_: (_ for _ in ()).throw(DataError("away")))
+        with pytest.raises(DataError, match="away"):
+            run_job(settings(colour_folder, tmp_path / "run"))
+    whole = run_job(settings(colour_folder, tmp_path / "whole"))
+    resumed = run_job(settings(colour_folder, tmp_path / "run"), resume=True)
+    assert figures(resumed.out) == figures(whole.out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"strategy": "scratch"}, "must start from random weights"),
+        ({"strategy": "partial", "trainable": "stages:99"}, "stages"),
+        ({"strategy": "full", "augment": "zoom:1"}, "must have a possible amount"),
+    ],
+    ids=["scratch", "stages", "augmentation"],
+)
+def test_what_cannot_be_trained_is_refused_before_the_pass(
+    colour_folder, tmp_path, monkeypatch, changes, words
+):
+    monkeypatch.setattr(job.Job, "read", lambda *_: 1 / 0)
+    for begin in (plan_job, run_job):
+        with pytest.raises(UsageError, match=words):
+            begin(settings(colour_folder, tmp_path / "run", **changes))
+    assert not (tmp_path / "run").exists()

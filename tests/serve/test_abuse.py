@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,7 +15,12 @@ import pytest
 from hostile import FORM_TYPE, TRAVERSALS, bombs, file_part, form, mutations, odd_forms
 from live import encoded
 
-from headstart.serve.failures import FAILURES
+from headstart.data import DecodingError
+from headstart.records import Preprocessing
+from headstart.serve.decoders import Decoders
+from headstart.serve.failures import FAILURES, RefusedError
+from headstart.serve.metrics import ServiceMetrics
+from headstart.serve.settings import ServeSettings
 
 PLAIN = {"content-type": "application/octet-stream"}
 
@@ -246,3 +252,38 @@ def test_a_hanging_decoder_is_killed_and_replaced(live, monkeypatch):
     assert check(response) == "decoding_timeout"
     monkeypatch.setattr(pool, "time_limit_s", 20)
     check_works(live)
+
+
+def test_what_clients_left_behind_does_not_pile_up_before_the_decoders(monkeypatch):
+    """A hundred clients send a picture and leave; one decoder is busy with the first."""
+    busy, seen = threading.Event(), []
+
+    class Slow:
+        processes = 1
+
+        def decode(self, data, name):
+            seen.append(name)
+            busy.wait(10)
+            raise DecodingError("slow")
+
+        def end(self):
+            busy.set()
+
+    async def leave(decoders):
+        tasks = [asyncio.create_task(decoders.prepare(b"x", str(n))) for n in range(100)]
+        await asyncio.sleep(0.2)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        waiting = decoders._threads._work_queue.qsize()
+        busy.set()
+        with pytest.raises(RefusedError):
+            await decoders.prepare(b"x", "last")
+        return waiting
+
+    settings = ServeSettings(bundle="m", decoders=1)
+    decoders = Decoders(settings, Preprocessing(size=32), ServiceMetrics())
+    decoders.pool = Slow()
+    assert asyncio.run(leave(decoders)) == 0
+    assert seen == ["0", "last"]
+    decoders.end()

@@ -23,7 +23,9 @@ def suggest_rate(
     """Raise the learning rate step by step and see where training falls fastest and breaks.
 
     Args:
-        data: as in `run`; test images are not looked at.
+        data: as in `run`; images of a test part of its own are not looked at. Where a run would
+            hold some out, they may be among those looked at: name a test part (folders, a
+            column 'split', `test_data`) to keep them apart.
         out: the PNG of the curve.
         model: backbone.
         strategy: of fine-tuning.

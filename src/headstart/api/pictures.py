@@ -174,10 +174,14 @@ def audit(
 
     Raises:
         DataError: the data are not there.
+        OutputError: `out` holds something else than an audit.
     """
-    from headstart.audit import audit_table, audit_text, write_audit
+    from headstart.audit import audit_table, audit_text, check_audit_folder, write_audit
     from headstart.data import load_table
 
+    if out is not None:
+        given = (data, test_data)
+        check_audit_folder(Path(out), [Path(place) for place in given if place is not None])
     table = load_table(
         folder_or_name(data),
         test_data=None if test_data is None else os.fspath(test_data),

@@ -8,7 +8,7 @@ writes `audit.json`, `audit.txt`, `images.csv` and the grid of pairs.
 from headstart.audit.findings import AuditSettings, Finding, Pair
 from headstart.audit.inspection import Audit, audit_table
 from headstart.audit.joint import JointExtractor
-from headstart.audit.writing import audit_text, write_audit, write_images
+from headstart.audit.writing import audit_text, check_audit_folder, write_audit, write_images
 
 __all__ = [
     "Audit",
@@ -18,6 +18,7 @@ __all__ = [
     "Pair",
     "audit_table",
     "audit_text",
+    "check_audit_folder",
     "write_audit",
     "write_images",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 
 from headstart.audit.findings import counted
 from headstart.audit.inspection import Audit
+from headstart.errors import OutputError
 from headstart.files import make_folder, write_csv, write_json, write_text, write_whole
 from headstart.records import ImageFacts, ImageTable
 
@@ -29,6 +30,30 @@ WORDS = {
     "Cramér's V": "how much of the label the source tells: 0 nothing, 1 all of it",
 }
 DPI = 110
+
+
+def check_audit_folder(folder: Path, sources: Sequence[Path]) -> None:
+    """Refuse to write an audit where it would replace something else.
+
+    Args:
+        folder: need not be there.
+        sources: files and folders that are looked at.
+
+    Raises:
+        OutputError: it is a file, holds a run or other files, or is where the data come from.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"`--out` must be a folder, '{folder}' is a file. Choose another --out.")
+    if not folder.is_dir():
+        return
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
+    written = {AUDIT_JSON, AUDIT_TEXT, IMAGES, PAIRS_PICTURE}
+    own = any(path.is_file() and path.resolve().parent == folder.resolve() for path in sources)
+    if names - written or (names and AUDIT_JSON not in names) or own:
+        raise OutputError(
+            f"The folder '{folder}' holds other files than an audit's, which would be replaced. "
+            "Choose a new or empty --out."
+        )
 
 
 def write_audit(folder: Path, audit: Audit) -> None:

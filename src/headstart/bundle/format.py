@@ -137,9 +137,11 @@ def save_bundle(
             state = tensors(network, head) | sure.tensors()
             (aside / WEIGHTS_FILE).write_bytes(save(state))
             digest = write_manifest(aside, [BUNDLE_FILE, WEIGHTS_FILE])
-            if folder.exists():
-                shutil.rmtree(folder)
+            before = aside.with_name(aside.name.replace(".new-", ".old-"))
+            if folder.exists():  # the old one goes when the new one stands
+                folder.rename(before)
             aside.rename(folder)
+            shutil.rmtree(before, ignore_errors=True)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return digest

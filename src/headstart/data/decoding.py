@@ -49,7 +49,7 @@ __all__ = [
     "upright_size",
 ]
 
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 """Part of every cache key: raised whenever the same bytes give other pixels."""
 
 MAX_PIXELS = 180_000_000
@@ -63,6 +63,7 @@ _MOST_SCANS = 64  # cameras and encoders write ten; each costs a walk over the w
 _DARKEST = 16  # the high byte of a 12-bit value stays below
 _SCAN = b"\xff\xda"
 _HEADER_BYTES = 4096  # enough to tell every format
+MOST_CHUNKS = 100_000  # of a PNG, until its pixels are decoded to look behind them
 _DRAFT_FORMATS = ("JPEG", "MPO")
 _DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
@@ -216,11 +217,27 @@ def upright_size(source: bytes | Path) -> tuple[int, int]:
         if format_of(beginning) == "DICOM":
             return dicom_size(stream.read())
         image = _open_stream(stream, format_of(beginning))
+        _check_size(image.size)
+        if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(stream):
+            return image.size  # Pillow would decode all pixels to look behind them
         try:
             turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
         except OSError as error:
             raise DecodingError(_damage(image.format or "", error)) from error
         return image.size[::-1] if turned else image.size
+
+
+def _has_exif_chunk(png: BinaryIO) -> bool:
+    """Whether a PNG tells its orientation anywhere; only the heads of its chunks are read."""
+    png.seek(8)
+    for _ in range(MOST_CHUNKS):
+        head = png.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            return False
+        if head[4:] == b"eXIf":
+            return True
+        png.seek(int.from_bytes(head[:4], "big") + 4, 1)
+    return True
 
 
 def _opened(source: bytes | Path) -> BinaryIO:

@@ -201,7 +201,9 @@ def _grey(header: Any, stored: _Values) -> tuple[Bytes8, list[str]]:
         return _palette(header, stored)
     notes = []
     values = np.asarray(apply_modality_lut(stored, header))
-    if values is not stored and not np.array_equal(values, stored):
+    if np.array_equal(values, stored):
+        values = stored  # slope 1 and intercept 0 make floats of it, which say nothing of the depth
+    else:
         notes.append("rescaled as its header says")
     pixels, how = _values_of_interest(header, values)
     notes.append(how)

@@ -30,7 +30,12 @@ from headstart.data.labels import class_notes
 from headstart.data.listed.cars import holds_cars, read_cars
 from headstart.data.listed.columns import parse_columns
 from headstart.data.listed.manifests import read_manifest
-from headstart.data.listed.metadata import read_image_folder, with_metadata
+from headstart.data.listed.metadata import (
+    FURTHER_WORDS,
+    metadata_file,
+    read_image_folder,
+    with_metadata,
+)
 from headstart.data.listed.sheets import SHEET_SUFFIXES
 from headstart.data.packed.packs import is_pack, packs_of, read_packs
 from headstart.data.tables import assemble_table, grouped_table, learnable_table, with_groups
@@ -163,6 +168,11 @@ def load_unlabelled_or_labelled(
         found, notes = with_groups(collection, subject, group_by)
         table = _measured_table(_name_of(root), found, class_names, crop_margin)
         return replace(table, notes=(*collection.notes, *notes))
+    if columns:
+        raise DataError(
+            f"`columns` must go with a manifest, {subject} is a folder. Name a manifest, or leave "
+            "--columns out."
+        )
     images = [FoundImage(path=name, file=file) for name, file in find_images(root)]
     if not images:
         raise DataError(f"{subject} holds no images. Name a folder with image files.")
@@ -351,7 +361,10 @@ def _collect_test(place: Path, subject: str, wanted: dict[str, str]) -> Collecti
     """A test set of its own; of class folders one alone is enough."""
     if place.is_file() or read_image_folder(place, subject, wanted) or packs_of(place):
         return _collect(place, subject, wanted)
-    return with_metadata(place, find_test(place, subject), subject, {})
+    # What --columns says of a manifest to learn from is nothing to folders without such a file.
+    told = wanted if metadata_file(place) is not None else {}
+    further = {word: name for word, name in told.items() if word in FURTHER_WORDS}
+    return with_metadata(place, find_test(place, subject), subject, further)
 
 
 def _top_folder(image: FoundImage, root: Path, label_of: dict[str, str]) -> str:

@@ -12,14 +12,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from headstart.bundle import save_bundle
-from headstart.bundle.format import MANIFEST_FILE
+from headstart.bundle.format import BUNDLE_FILE, MANIFEST_FILE
 from headstart.data.folders import class_name
 from headstart.errors import OutputError, UsageError
 from headstart.estimator.choices import Choices, progress_of
 from headstart.estimator.head_fits import Examples, refuse_not_finite
 from headstart.estimator.inputs import as_groups, as_images, as_labels
 from headstart.estimator.strategies import features_of, fit_with_strategy
-from headstart.files import make_folder
+from headstart.files import make_folder, read_json
 from headstart.heads import head_logits, to_probabilities
 
 
@@ -225,9 +225,19 @@ def _check_replaceable(place: Path) -> None:
     Raises:
         OutputError: it does, or it is a file.
     """
-    if place.exists() and not (
-        place.is_dir() and ((place / MANIFEST_FILE).is_file() or not any(place.iterdir()))
-    ):
+    if place.exists() and not (place.is_dir() and (not any(place.iterdir()) or _is_bundle(place))):
         raise OutputError(
             f"'{place}' holds something else than a bundle. Choose a new or empty folder."
         )
+
+
+def _is_bundle(place: Path) -> bool:
+    """Whether a folder holds a bundle and nothing else."""
+    try:
+        listed = set(read_json(place / MANIFEST_FILE)["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return BUNDLE_FILE in listed and {entry.name for entry in place.iterdir()} == {
+        MANIFEST_FILE,
+        *listed,
+    }

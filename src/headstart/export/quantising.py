@@ -140,6 +140,10 @@ def nodes_after_features(path: Path) -> list[str]:
     reached, names = {FEATURES}, []
     for number, node in enumerate(model.graph.node):  # in the order of computation
         node.name = node.name or f"node_{number}"
+        if node.op_type == "Cast" and any(
+            a.name == "to" and a.i == onnx.TensorProto.FLOAT16 for a in node.attribute
+        ):  # averaged answers take the features where they are rounded, not from that output
+            reached |= set(node.output)
         if reached & set(node.input):
             reached |= set(node.output)
             names.append(node.name)

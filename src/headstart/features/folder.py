@@ -138,7 +138,7 @@ def remove_store(path: Path) -> int | None:
         The bytes freed; None where it is in use and stays.
     """
     with storage_errors(path), lock_path(path).open("a+") as lock:
-        if not take_lock(lock) or not is_current(lock, lock_path(path)):
+        if not _taken(lock) or not is_current(lock, lock_path(path)):
             return None  # in use, or removed by another who was faster
         freed = store_bytes(path)
         try:
@@ -152,6 +152,14 @@ def remove_store(path: Path) -> int | None:
         with suppress(PermissionError):  # Windows keeps the lock, which is empty
             lock_path(path).unlink(missing_ok=True)
     return freed
+
+
+def _taken(lock: IO[str]) -> bool:
+    """As `take_lock`; where there are no locks nobody can know that the file is not in use."""
+    try:
+        return take_lock(lock)
+    except OSError:
+        return False
 
 
 def remove_leftovers(folder: Path | None = None) -> int:
@@ -173,7 +181,7 @@ def make_cache_folder(place: Path) -> None:
         OutputError: it cannot be made or written to.
     """
     try:
-        make_folder(place.parent, private=True)
+        make_folder(place.parent, private=not place.parent.exists())  # the user's own stays open
         make_folder(place, private=True)
     except OutputError as error:
         reason = getattr(error.__cause__, "strerror", None) or error

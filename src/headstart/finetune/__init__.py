@@ -15,7 +15,7 @@ from headstart.finetune.fitting import (
     predict_logits,
     refit,
 )
-from headstart.finetune.preparing import plan_network
+from headstart.finetune.preparing import check_training, plan_network
 from headstart.finetune.rates import RateSearch, find_rate
 from headstart.finetune.records.history import EpochRecord, verdict, write_tensorboard
 from headstart.finetune.settings import TrainSettings
@@ -35,6 +35,7 @@ __all__ = [
     "TrainSettings",
     "TrainingData",
     "TunedNetwork",
+    "check_training",
     "find_rate",
     "fit_network",
     "flip_note",

@@ -79,14 +79,33 @@ def check_fit(
         UsageError: the probe, which is fitted elsewhere; 'scratch' from trained weights; a metric
             that is not defined for so few classes; compilation without a compiler.
     """
-    check_strategy(network, settings)
+    check_training(network, settings, data.num_classes)
+    held = data.labels[data.inner_rows]
+    even = np.full((len(held), data.num_classes), 1 / data.num_classes)
+    if len(held) and METRICS.get(settings.monitored).function(even, held) is None:
+        raise UsageError(
+            f"`monitor` must be defined for the {len(held)} images that choose the epoch, of "
+            f"{len(np.unique(held))} of {data.num_classes} classes, got '{settings.monitor}'. "
+            "Use 'loss' or 'accuracy'."
+        )
     if settings.compile and execution.device == "cpu":
         check_compiler()
-    if data.num_classes > 1:
-        even = np.full((2, data.num_classes), 1 / data.num_classes)
+
+
+def check_training(network: Network, settings: TrainSettings, num_classes: int) -> None:
+    """Refuse what could not be trained, as far as no data are needed to tell.
+
+    Raises:
+        UsageError: the probe, which is fitted elsewhere; 'scratch' from trained weights; a metric
+            that is not defined for so few classes.
+    """
+    check_strategy(network, settings)
+    Augmenter(settings.augmentation, 0)  # refuses amounts that cannot be
+    if num_classes > 1:
+        even = np.full((2, num_classes), 1 / num_classes)
         if METRICS.get(settings.monitored).function(even, np.arange(2, dtype=np.int64)) is None:
             raise UsageError(
-                f"`monitor` must be defined for {data.num_classes} classes, got "
+                f"`monitor` must be defined for {num_classes} classes, got "
                 f"'{settings.monitor}'. Use 'loss' or 'accuracy'."
             )
 

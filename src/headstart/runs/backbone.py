@@ -48,3 +48,20 @@ def make_extractor(
     )
     engine = choose_engine(settings.pass_engine, work, execution)
     return FeatureExtractor(network, execution, engine=engine)
+
+
+def check_strategy(settings: RunSettings, network: Network, num_classes: int) -> None:
+    """Refuse a strategy that the network cannot be trained by, before any image is read.
+
+    Raises:
+        UsageError: stages that it does not have, 'scratch' from trained weights, a figure to watch
+            that is not defined for so many classes.
+    """
+    if settings.strategy == PROBE:
+        return
+    from headstart.finetune import check_training, plan_network
+    from headstart.runs.settings.training import train_settings
+
+    chosen = train_settings(settings)
+    plan_network(network, chosen)
+    check_training(network, chosen, num_classes)

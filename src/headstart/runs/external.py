@@ -24,6 +24,8 @@ from headstart.runs.judging.far import far_scores, judge_far, load_far
 from headstart.runs.parts.dividing import group_codes
 from headstart.runs.settings.decisions import parse_prevalences
 
+LEARNT = ("train", "calibration")  # parts that decided model, temperature or sets
+
 
 def evaluate_model(
     classifier: Classifier,
@@ -136,7 +138,7 @@ def count_learnt(model: Path, table: ImageTable) -> int | None:
     if not all((run / name).is_file() for name in (outputs.IMAGES, outputs.SPLITS)):
         return None
     with (run / outputs.SPLITS).open(newline="", encoding="utf-8") as file:
-        learnt = {row["path"] for row in csv.DictReader(file) if row["part"] == "train"}
+        learnt = {row["path"] for row in csv.DictReader(file) if row["part"] in LEARNT}
     with (run / outputs.IMAGES).open(newline="", encoding="utf-8") as file:
         digests = {row["digest"] for row in csv.DictReader(file) if row["path"] in learnt}
     return sum(digest_of(table.read(row)) in digests for row in range(len(table)))

@@ -32,7 +32,7 @@ from headstart.plots import learning_curve_figure
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Predictions, Split
 from headstart.runs.auditing import audit_run, passing_extractor
-from headstart.runs.backbone import build_backbone, make_extractor
+from headstart.runs.backbone import build_backbone, check_strategy, make_extractor
 from headstart.runs.files import outputs
 from headstart.runs.files.contents import check_contents
 from headstart.runs.files.folder import FINISHED, is_finished, owned_run
@@ -164,6 +164,7 @@ class Job:
         with self.clock.phase("network"):
             self.network: Network = build_backbone(settings)
             self.extractor = make_extractor(settings, self.network, execution, len(table))
+            check_strategy(settings, self.network, len(table.class_names))
         run_file.check_engine(self.extractor.key)
         self.announce()
 
@@ -280,7 +281,7 @@ class Job:
         if self.linked is not None or len(table) != len(self.table):
             split = split_with(settings, table, self.linked)
         outputs.write_splits(self.folder, table, split, self.table)
-        self.run_file.update(splits=describe_split(split))
+        self.run_file.check_split(describe_split(split))
         aside = f"{len(split.calibration):,} to set thresholds on, " * (len(split.calibration) > 0)
         self.progress.note(
             f"Parts      {len(split.train):,} to learn from in {split.folds_in_words}, {aside}"

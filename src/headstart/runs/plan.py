@@ -17,9 +17,11 @@ from headstart.features.passes import identity, store_keys
 from headstart.files import check_vacant
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
-from headstart.runs.backbone import build_backbone, make_extractor
+from headstart.runs.backbone import build_backbone, check_strategy, make_extractor
 from headstart.runs.files.record import RUN_FILE
 from headstart.runs.job import split_with
+from headstart.runs.judging.far import load_far
+from headstart.runs.judging.subgroups import read_subgroups
 from headstart.runs.parts.dividing import read_table
 from headstart.runs.settings.run import RunSettings
 from headstart.runs.views import wanted_views
@@ -85,6 +87,10 @@ def plan_job(
     split = split_with(settings, table)
     network = build_backbone(settings)
     execution = choose_execution(settings.device, settings.precision)
+    check_strategy(settings, network, len(table.class_names))
+    read_subgroups(settings)
+    if settings.ood_data is not None:
+        load_far(settings.ood_data, seed=settings.seed)
     extractor = make_extractor(settings, network, execution, len(table))
     keys = store_keys(table, range(len(table)), progress)
     views = {WHOLE: np.arange(len(table)), **wanted_views(settings, split, len(table))}

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
+from PIL import Image
 
 from headstart.data import DecodingError
 from headstart.data.guarded.pool import DecoderPool
 from headstart.data.guarded.squares import command_for
-from headstart.records import Bytes8, Preprocessing
+from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.serve.failures import FAILURES, RefusedError
 from headstart.serve.metrics import ServiceMetrics
 from headstart.serve.settings import ServeSettings
@@ -31,6 +33,7 @@ class Decoders:
             processes=settings.decoders,
         )
         self._threads = ThreadPoolExecutor(self.pool.processes, thread_name_prefix="decode")
+        self._turns = asyncio.Semaphore(self.pool.processes)
 
     async def warm(self) -> None:
         """Start the processes."""
@@ -43,9 +46,8 @@ class Decoders:
             RefusedError: the picture is beyond a limit or cannot be decoded.
         """
         begun = perf_counter()
-        loop = asyncio.get_running_loop()
         try:
-            image, _ = await loop.run_in_executor(self._threads, self.pool.decode, data, name)
+            image, _ = await self._decoded(data, name)
         except DecodingError as error:
             code = error.code if error.code in FAILURES else "undecodable_image"
             clause = str(error)
@@ -53,6 +55,23 @@ class Decoders:
         finally:
             self.metrics.decode_seconds.observe(perf_counter() - begun)
         return np.asarray(image)
+
+    async def _decoded(self, data: bytes, name: str) -> tuple[Image.Image, ImageFacts]:
+        """What a decoder process makes of an image.
+
+        A turn is given back when the thread is free, not when whoever asked has left: so no bytes
+        of clients that left pile up before the threads.
+        """
+        loop = asyncio.get_running_loop()
+        await self._turns.acquire()
+        work = self._threads.submit(self.pool.decode, data, name)
+
+        def give_back(_: object) -> None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._turns.release)
+
+        work.add_done_callback(give_back)
+        return await asyncio.wrap_future(work)
 
     def end(self) -> None:
         """Kill the processes; nothing may be decoded any more."""

@@ -22,6 +22,7 @@ from headstart.records import Floats, Integers
 from headstart.statistics.intervals import LEVEL, Interval, normal_quantile, wilson_on
 from headstart.statistics.resampling import Groups
 
+FEWEST_IN_CLASS = 3
 OfScores = Callable[[Floats, Integers], Influences | None]
 
 
@@ -47,7 +48,7 @@ def influence_interval(
         return None
     value, influences = found
     spread, smallest = _variance(influences, groups), smallest_class(labels, groups)
-    return _logit_interval(value, spread, smallest, level, groups is not None)
+    return _logit_interval(value, spread, smallest, smallest, level, groups is not None)
 
 
 def fold_mean_auc(
@@ -96,7 +97,10 @@ def fold_mean(
     if not values:
         return None
     value, variance = float(np.mean(values)), sum(variances) / len(values) ** 2
-    return value, _logit_interval(value, variance, sum(smallest), level, groups is not None)
+    interval = _logit_interval(
+        value, variance, sum(smallest), min(smallest), level, groups is not None
+    )
+    return value, interval
 
 
 def _variance(influences: Floats, groups: Groups | None) -> float:
@@ -120,16 +124,29 @@ def smallest_class(labels: Integers, groups: Groups | None) -> int:
 
 
 def _logit_interval(
-    value: float, variance: float, smallest: int, level: float, grouped: bool
+    value: float, variance: float, smallest: int, fewest: int, level: float, grouped: bool
 ) -> Interval:
-    """Interval on the logit scale; Wilson on the smallest class where the variance is zero."""
+    """Interval on the logit scale; Wilson on the smallest class where that knows no more.
+
+    Args:
+        value: between 0 and 1.
+        variance: of the value.
+        smallest: images (groups) of the smallest class, added over folds.
+        fewest: of the smallest class of one fold. A class of one has no spread and one of two
+            hardly any, so the variance lacks its part, and the wider of both intervals is taken.
+        level: coverage.
+        grouped: whether groups are the sample.
+    """
+    what = smallest_what(smallest, grouped)
     if variance <= 1e-24 or not 0 < value < 1:
-        what = smallest_what(smallest, grouped)
         return wilson_on(value, smallest, what, "no variance", level)
     half = normal_quantile(level) * np.sqrt(variance) / (value * (1 - value))
-    low, high = expit(logit(value) - half), expit(logit(value) + half)
+    low, high = float(expit(logit(value) - half)), float(expit(logit(value) + half))
+    if fewest < FEWEST_IN_CLASS:
+        wide = wilson_on(value, smallest, what, "a class of one or two tells no spread", level)
+        return Interval(low=min(low, wide.low), high=max(high, wide.high), method=wide.method)
     method = "influence, groups added" if grouped else "influence"
-    return Interval(low=float(low), high=float(high), method=method)
+    return Interval(low=low, high=high, method=method)
 
 
 def smallest_what(smallest: int, grouped: bool) -> str:

@@ -161,6 +161,14 @@ def begin(folder: Path, settings: ComparisonSettings) -> dict[str, Any]:
                 f"{difference_of(before, compared)}. Give the same ones, or choose "
                 "another --out."
             )
+        now_there, there = versions(), record.get("versions") or {}
+        other = [name for name in now_there if there.get(name, now_there[name]) != now_there[name]]
+        if record["status"] == RUNNING and other:
+            raise ResumeError(
+                f"The comparison '{folder}' cannot go on with another {other[0]}: it began with "
+                f"{there[other[0]]}, this is {now_there[other[0]]}, and candidates would be "
+                "compared across the two. Install that one, or choose another --out."
+            )
         return record
     record = {
         "schema_version": SCHEMA_VERSION,

@@ -165,13 +165,17 @@ def _claim(
 
 
 def _read_log(out: Path) -> _Log:
-    """Path to digests of source and file; a torn last line is passed over."""
+    """Path to digests of source and file, without a torn last line and paths that lead out."""
     try:
         lines = (out / LOG_FILE).read_text(encoding="utf-8").split("\n")
     except (FileNotFoundError, UnicodeDecodeError):
         return {}
     cells = (line.split("\t") for line in lines[:-1])
-    return {parts[2]: (parts[0], parts[1]) for parts in cells if len(parts) == 3}
+    return {
+        parts[2]: (parts[0], parts[1])
+        for parts in cells
+        if len(parts) == 3 and (out / parts[2]).resolve().is_relative_to(out.resolve())
+    }
 
 
 def _remove_strays(out: Path, log: _Log, wanted: set[str]) -> None:

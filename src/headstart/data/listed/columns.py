@@ -37,6 +37,14 @@ WORDS = (*ALIASES, "box", "root", "only")
 _NO = frozenset({"", "0", "no", "false", "n", "f"})
 
 
+def _is_no(text: str) -> bool:
+    """Whether a cell says no; pandas writes 0.0 where a column of numbers has a gap."""
+    try:
+        return float(text) == 0
+    except ValueError:
+        return text in _NO
+
+
 @dataclass(frozen=True, kw_only=True)
 class ChosenColumns:
     """The columns of one manifest by meaning; '' where there is none.
@@ -65,7 +73,7 @@ class ChosenColumns:
 
     def takes(self, row: Mapping[str, str]) -> bool:
         """Whether `only` lets a row in."""
-        return not self.only or row[self.only].strip().casefold() not in _NO
+        return not self.only or not _is_no(row[self.only].strip().casefold())
 
     @property
     def named_relative(self) -> bool:

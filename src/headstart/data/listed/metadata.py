@@ -100,8 +100,21 @@ def _matched(
     images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns, subject: str
 ) -> Collection:
     """Each image with its row, matched by the path relative to the folder."""
-    rows = {_key(row[chosen.path]): number for number, row in enumerate(sheet.rows)}
+    rows: dict[str, int] = {}
+    twice: dict[str, tuple[int, int]] = {}
+    used = [name for name in (chosen.group, chosen.source, *chosen.box) if name]
+    for place, cells in enumerate(sheet.rows):
+        first = rows.setdefault(_key(cells[chosen.path]), place)
+        if any(cells[name] != sheet.rows[first][name] for name in used):
+            twice[_key(cells[chosen.path])] = first, place
     numbers = [rows.get(_key(image.path)) for image in images]
+    doubled = next((image for image in images if _key(image.path) in twice), None)
+    if doubled is not None:
+        both = " and ".join(sheet.places[n] for n in twice[_key(doubled.path)])
+        raise DataError(
+            f"{subject} says two things of '{doubled.path}' ({both}). Correct it, or name the "
+            "file itself as --data, where a picture may have several boxes."
+        )
     matched = []
     for image, number in zip(images, numbers, strict=True):
         row = {} if number is None else sheet.rows[number]

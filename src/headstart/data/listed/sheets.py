@@ -139,13 +139,20 @@ def feature_names(metadata: dict[bytes, bytes] | None, column: str) -> list[str]
         return classes.split(",") if classes else []
 
 
-def named_label(text: str, names: list[str], place: str) -> str:
+def named_label(value: object, names: list[str], place: str) -> str:
     """The class that a label stands for: by its number where names are known; -1 is no label.
+
+    Args:
+        value: of a cell; a number counts the names, even where one of them is written alike.
+        names: of the classes, none where they are not known.
+        place: for the message.
 
     Raises:
         DataError: there is no such number.
     """
-    if not names or text == "" or text in names:
+    text = cell_text(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if not names or text == "" or (text in names and not is_number):
         return text
     if text == "-1":
         return ""
@@ -257,7 +264,7 @@ def _read_parquet(file: Path, subject: str) -> Sheet:
     texts: dict[str, list[str]] = {}
     for name in kept:
         names = huggingface_names(schema.metadata, name)
-        values = map(cell_text, table.column(name).to_pylist())
+        values = table.column(name).to_pylist()
         texts[name] = [named_label(value, names, f"{subject}, '{name}'") for value in values]
     rows = [{name: texts[name][row] for name in kept} for row in range(table.num_rows)]
     places = [f"row {number}" for number in range(1, len(rows) + 1)]

@@ -25,7 +25,6 @@ from headstart.data.labels import class_notes, missing_notes
 from headstart.data.listed.columns import ChosenColumns, choose_columns
 from headstart.data.listed.manifests import split_of_cell
 from headstart.data.listed.sheets import (
-    cell_text,
     feature_names,
     huggingface_names,
     named_label,
@@ -149,12 +148,12 @@ def _read_one(file: Path, subject: str, wanted: dict[str, str]) -> Pack:
     chosen = choose_columns([*plain, *lists], wanted, place, ("label",))
     kept = [*plain, *(name for name in lists if name in chosen.box)]
     values = _read_columns(opened, [column.name, *kept], place)
-    texts = {name: list(map(cell_text, values[name])) for name in kept}
+    texts: dict[str, list[str]] = {}
     for name in kept:
         names = [] if name == chosen.label else huggingface_names(schema.metadata, name)
-        texts[name] = [named_label(text, names, f"{place}, '{name}'") for text in texts[name]]
+        texts[name] = [named_label(value, names, f"{place}, '{name}'") for value in values[name]]
     names = _names_beside(file) or feature_names(schema.metadata, chosen.label)
-    labels = [named_label(text, names, place) for text in texts[chosen.label]]
+    labels = [named_label(value, names, place) for value in values[chosen.label]]
     blobs, paths = _unpaired(values[column.name], column)
     titles = _titles(
         texts[chosen.path] if chosen.path else paths, _split_of_name(file) or file.stem

@@ -13,7 +13,8 @@ transforms; torchvision has no grid distortion, `grid` is its elastic transform.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,13 @@ def of_v2(name: str, **options: Any) -> Transform:
 
     built: Transform = getattr(v2, name)(**options)
     return built
+
+
+def randaugment(strength: int) -> Transform:
+    """Two random changes; a strength above 30 would fail at some picture in the middle."""
+    if not 0 <= strength <= 30:
+        raise ValueError("it goes from 0 to 30")
+    return of_v2("RandAugment", num_ops=2, magnitude=strength)
 
 
 def crop(smallest_area: float) -> Transform:
@@ -182,7 +190,7 @@ for _step_name, _step_description, _amount, _build in (
         "randaugment",
         "two random changes of that strength, 0 to 30 (Cubuk et al., 2020)",
         9.0,
-        lambda a: of_v2("RandAugment", num_ops=2, magnitude=round(a)),
+        lambda a: randaugment(round(a)),
     ),
     (
         "trivialaugment",
@@ -313,8 +321,11 @@ class Augmenter:
             while steps and joins(steps[0], first, options):
                 following = steps.pop(0)
                 assert following.spec.affine is not None
+                with possible(following):
+                    affine(**following.spec.affine(following.amount))
                 options |= following.spec.affine(following.amount)
-            self.steps.append((first.probability, affine(**options)))
+            with possible(first):
+                self.steps.append((first.probability, affine(**options)))
 
     def __bool__(self) -> bool:
         """Whether anything is changed at all."""
@@ -358,8 +369,19 @@ def build_step(step: Step) -> Transform:
     Raises:
         UsageError: such an amount.
     """
-    try:
+    with possible(step):
         return step.spec.build(step.amount)
+
+
+@contextmanager
+def possible(step: Step) -> Iterator[None]:
+    """Refuse the amount of a step that torchvision cannot take.
+
+    Raises:
+        UsageError: such an amount.
+    """
+    try:
+        yield
     except (ValueError, TypeError) as error:
         raise UsageError(
             f"The step '{step.spec.name}' of `augmentation` must have a possible amount, got "

@@ -13,6 +13,7 @@ from typing import Any
 
 from headstart.report.reading import Row, StoredRun
 
+CROPPED = re.compile(r"cropped to box \([^)]*\)")
 MEDICAL_WORDS = (
     "xray", "x-ray", "cxr", "ct", "mri", "ultrasound", "mammography", "mammogram",
     "radiograph", "radiology", "pneumonia", "covid", "covid-19", "tuberculosis", "lesion",
@@ -86,11 +87,18 @@ def count_parts(run: StoredRun) -> Parts:
 
 
 def find_duplicates(run: StoredRun) -> Duplicates:
-    """Images with the same bytes that stand in both parts, or under two labels."""
-    digests = {row["path"]: row.get("digest", "") for row in run.images}
-    twins: dict[str, list[Row]] = {}
+    """Images with the same bytes that stand in both parts, or under two labels.
+
+    Two boxes of one picture are two images.
+    """
+    digests = {
+        row["path"]: (row["digest"], *CROPPED.findall(row.get("treatment", "")))
+        for row in run.images
+        if row.get("digest")
+    }
+    twins: dict[tuple[str, ...], list[Row]] = {}
     for row in run.splits:
-        digest = digests.get(row["path"], "")
+        digest = digests.get(row["path"])
         if digest:
             twins.setdefault(digest, []).append(row)
     several = [rows for rows in twins.values() if len(rows) > 1]

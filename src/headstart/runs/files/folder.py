@@ -45,6 +45,7 @@ def owned_run(
     with locked(folder):  # only its owner looks what is in it, writes and removes
         check_vacant(folder, RUN_FILE, "run", resume=resume)
         begun = (folder / RUN_FILE).exists()
+        run_file: RunFile | None = None
         try:
             run_file = (
                 RunFile.reopen(folder, settings) if begun else RunFile.begin(folder, settings)
@@ -54,7 +55,8 @@ def owned_run(
                 run_file.update(table_digest=table_digest(table))
             yield run_file, begun
         except UsageError:
-            if not begun:
+            # From the split on there is work to lose, and the error may pass: a disk that was away.
+            if not begun and not (run_file is not None and "splits" in run_file.record):
                 remove_begun(folder, existed=existed)
             raise
 

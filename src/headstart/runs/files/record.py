@@ -63,9 +63,9 @@ def data_digest(table: ImageTable, facts: tuple[ImageFacts, ...]) -> str:
 
 
 def table_digest(table: ImageTable) -> str:
-    """Digest of names, labels, splits, groups and boxes; the images' contents are not read."""
+    """Digest of names, labels, splits, groups, sources and boxes; contents are not read."""
     blank = ("",) * len(table)
-    columns = [table.paths, table.splits, table.groups or blank]
+    columns = [table.paths, table.splits, table.groups or blank, table.sources or blank]
     lines = [
         "\0".join([*parts, table.label_of(i), repr(table.box_of(i))])
         for i, parts in enumerate(zip(*columns, strict=True))
@@ -138,6 +138,25 @@ class RunFile:
     def write(self) -> None:
         """Write the file whole."""
         write_json(self.folder / RUN_FILE, self.record)
+
+    def check_split(self, split: dict[str, Any]) -> None:
+        """Keep what there is to say of the split, or refuse to go on with another one.
+
+        Args:
+            split: from `describe_split`.
+
+        Raises:
+            ResumeError: the run began with other parts, folds or inner parts: a head that it kept
+                would be scored on images that it has learnt from.
+        """
+        stored = self.record.get("splits")
+        if stored and stored["digest"] != split["digest"]:
+            raise ResumeError(
+                f"The run '{self.folder}' began with other parts and folds and cannot go on with "
+                "these. Restore the split file or the columns that it comes from, or choose "
+                "another --out."
+            )
+        self.update(splits=split)
 
     def check_data(self, digest: str) -> None:
         """Remember the data's digest, or refuse data that changed since the run began.

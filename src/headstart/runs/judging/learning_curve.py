@@ -79,6 +79,9 @@ def learning_curve(task: Task, fitting: LogisticFitting) -> dict[str, Any]:
         found = mean_estimate(differences, groups=groups, seed=task.settings.seed)
         gain = float(differences.mean())
         low, high = (found.interval.low, found.interval.high) if found.interval else (gain, gain)
+        if not differences.any():  # none of n changed: up to 3 / n may (the rule of three)
+            units = len(differences) if groups is None else len(np.unique(groups))
+            low, high = -min(1.0, 3 / units), min(1.0, 3 / units)
         curve["last_doubling"] = {"gain": gain, "low": low, "high": high}
         curve["verdict"] = verdict(gain, low, high, points)
     return curve
