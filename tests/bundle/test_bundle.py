@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from PIL import Image
 import headstart
 from headstart.backbones import build_network, find_backbone
 from headstart.bundle import FittedHead, load_classifier, save_bundle
-from headstart.bundle.format import SCHEMA_VERSION, halved
+from headstart.bundle.format import SCHEMA_VERSION, halved, put_in_place
 from headstart.errors import BundleError, DataError, UsageError
 from headstart.files import digest_file, write_json
 from headstart.heads import head_probabilities
@@ -319,3 +320,25 @@ def test_a_bundle_of_the_first_schema_still_answers(folder):
     old = load_classifier(folder)
     assert np.array_equal(old.predict(np.stack(pictures())).probabilities, before)
     assert old.head.chosen == {"penalty": 0.1}
+
+
+def test_a_bundle_that_cannot_be_put_in_place_leaves_the_old_one(tmp_path, monkeypatch):
+    old, made = tmp_path / "model", tmp_path / ".new-model"
+    for folder in (old, made):
+        folder.mkdir()
+        (folder / "name.txt").write_text(folder.name)
+    rename = Path.rename
+
+    def failing(self, target):
+        if self == made:
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", failing)
+        with pytest.raises(OSError, match="Input/output"):
+            put_in_place(made, old)
+    assert (old / "name.txt").read_text() == "model"
+    put_in_place(made, old)
+    assert (old / "name.txt").read_text() == ".new-model"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

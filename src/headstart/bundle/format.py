@@ -118,7 +118,7 @@ def save_bundle(
         The root digest, 64 hexadecimal characters.
 
     Raises:
-        StorageError: the disk is full or failed; nothing stands at `folder` then.
+        StorageError: the disk is full or failed; `folder` is as it was.
     """
     from safetensors.torch import save
 
@@ -137,14 +137,28 @@ def save_bundle(
             state = tensors(network, head) | sure.tensors()
             (aside / WEIGHTS_FILE).write_bytes(save(state))
             digest = write_manifest(aside, [BUNDLE_FILE, WEIGHTS_FILE])
-            before = aside.with_name(aside.name.replace(".new-", ".old-"))
-            if folder.exists():  # the old one goes when the new one stands
-                folder.rename(before)
-            aside.rename(folder)
-            shutil.rmtree(before, ignore_errors=True)
+            put_in_place(aside, folder)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     return digest
+
+
+def put_in_place(made: Path, folder: Path) -> None:
+    """Rename a folder to its place; what stood there goes when the new one stands, and not before.
+
+    Raises:
+        OSError: it cannot be renamed; what stood there stays.
+    """
+    before = made.with_name(made.name.replace(".new-", ".old-"))
+    if folder.exists():
+        folder.rename(before)
+    try:
+        made.rename(folder)
+    except OSError:
+        if before.exists():
+            before.rename(folder)
+        raise
+    shutil.rmtree(before, ignore_errors=True)
 
 
 def write_manifest(folder: Path, names: Sequence[str]) -> str:
