@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 import torch
@@ -57,8 +58,14 @@ def test_the_parts_of_a_training_are_its_time():
     assert calls["forward"] == calls["backward"] == calls["optimizer"] == calls["augment"] == steps
     assert calls["inner part"] == 3
     assert calls["checkpoint"] == 3
-    whole = sum(span.wall for span in tuned.profile.values())
-    assert 0.5 * tuned.seconds < whole <= tuned.seconds
+    assert whole_of(tuned) <= tuned.seconds
+    # A busy machine may take the processor away between two parts: one quiet training is enough.
+    again = (fit_network(staged_network(), DATA, settings, execution=EXECUTION) for _ in range(5))
+    assert any(whole_of(each) > 0.5 * each.seconds for each in chain([tuned], again))
+
+
+def whole_of(tuned):
+    return sum(span.wall for span in tuned.profile.values())
 
 
 def test_a_cached_training_reads_and_recomputes_nothing():
