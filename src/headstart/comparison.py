@@ -116,8 +116,9 @@ def paired_bootstrap(
     draws = bootstrap_mean(
         differences, groups=groups, generator=np.random.default_rng(seed), resamples=resamples
     )
+    units = len(differences) if groups is None else len(np.unique(groups))
     interval = percentile_interval(
-        draws, value, level, method="paired bootstrap", grouped=groups is not None
+        draws, value, level, units=units, method="paired bootstrap", grouped=groups is not None
     )
     return Estimate(value=value, interval=interval)
 

@@ -246,15 +246,13 @@ def evaluate_sets(
     classes = range(sets.shape[1])
     return SetFigures(
         num_images=len(labels),
-        coverage=share_estimate(held, groups=groups, seed=seed, level=level),
+        coverage=share_estimate(held, groups=groups, level=level),
         group_coverage=_group_coverage(held, groups, seed, level),
         mean_size=mean_estimate(sizes, groups=groups, seed=seed, level=level),
         single_fraction=float((sizes == 1).mean()),
         empty_fraction=float((sizes == 0).mean()),
         class_coverage=tuple(
-            share_estimate(
-                held[labels == c], groups=_groups_of(groups, labels == c), seed=seed, level=level
-            )
+            share_estimate(held[labels == c], groups=_groups_of(groups, labels == c), level=level)
             for c in classes
         ),
         class_mean_size=tuple(
@@ -273,7 +271,7 @@ def _group_coverage(held: Bools, groups: Groups | None, seed: int, level: float)
     codes = np.unique(groups, return_inverse=True)[1]
     shares = np.bincount(codes, weights=held) / np.bincount(codes)
     if ((shares == 0) | (shares == 1)).all():
-        return share_estimate(shares == 1, seed=seed, level=level)
+        return share_estimate(shares == 1, level=level)
     return mean_estimate(shares, seed=seed, level=level)
 
 

@@ -45,23 +45,24 @@ def test_figures_of_some_images_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3]], dtype=np.float32)
     made = Predictions(paths=("a", "b", "c"), class_names=("x", "y"), problems=("",) * 3,
                        probabilities=probabilities, labels=np.array([0, 0, 1]))  # fmt: skip
-    assert figures_of(made, np.array([0, 1]), None, None, seed=0)["accuracy"]["value"] == 0.5
-    assert figures_of(made, np.array([], dtype=np.int64), None, None, seed=0)["accuracy"] == {
+    assert figures_of(made, np.array([0, 1]), None, None)["accuracy"]["value"] == 0.5
+    assert figures_of(made, np.array([], dtype=np.int64), None, None)["accuracy"] == {
         "value": None, "low": None, "high": None, "method": "",
     }  # fmt: skip
 
 
 def test_few_groups_have_wide_intervals():
-    """Six images of four patients, five right: Wilson on four, which is wider than on six."""
+    """Six images of four patients, five right: much wider than of six independent images."""
     probabilities = np.array([[0.9, 0.1]] * 6, dtype=np.float32)
     truth = np.array([0, 0, 0, 0, 0, 1])
     made = Predictions(paths=tuple("abcdef"), class_names=("x", "y"), problems=("",) * 6,
                        probabilities=probabilities, labels=truth)  # fmt: skip
     groups = np.array([0, 0, 1, 1, 2, 3])
-    found = figures_of(made, np.arange(6), groups, None, seed=0)["accuracy"]
-    four = wilson(4 * 5 / 6, 4)
-    assert (found["low"], found["high"]) == pytest.approx((four.low, four.high))
-    assert "4 groups" in found["method"]
+    found = figures_of(made, np.arange(6), groups, None)["accuracy"]
+    six = wilson(5, 6)
+    assert found["low"] < six.low - 0.1
+    assert found["high"] > six.high
+    assert "groups" in found["method"]
 
 
 def test_terciles_stand_by_size():

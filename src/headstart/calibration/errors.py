@@ -198,9 +198,11 @@ def calibration_interval(
     draws = np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1]
     value = calibration_error(confidence, right, num_bins=num_bins)
     draws = np.clip(draws + (value - draws.mean()), 0.0, 1.0)
+    units = len(confidence) if groups is None else len(np.unique(groups))
     return percentile_interval(
-        draws, value, level, method="centred bootstrap", grouped=groups is not None
-    )
+        draws, value, level,
+        units=units, method="centred bootstrap", grouped=groups is not None,
+    )  # fmt: skip
 
 
 def reliability_bins(

@@ -184,7 +184,7 @@ def judge(
         return found | {"accuracy": None}
     rights = [(p.indices == labels)[known].astype(float) for p in (float32, int8)]
     codes = None if groups is None else groups[known]
-    shares = [share_estimate(r.astype(bool), groups=codes, seed=seed) for r in rights]
+    shares = [share_estimate(r.astype(bool), groups=codes) for r in rights]
     difference = paired_bootstrap(rights[1], rights[0], groups=codes, seed=seed)
     ends = difference.interval
     return found | {

@@ -209,7 +209,12 @@ def predictive_values(
 
 
 def predictive_intervals(
-    hits: int, positives: int, rejected: int, negatives: int, prevalence: float, level: float
+    hits: float,
+    positives: float,
+    rejected: float,
+    negatives: float,
+    prevalence: float,
+    level: float,
 ) -> tuple[PredictiveValue, PredictiveValue]:
     """PPV and NPV of independent images with intervals on the logit scale.
 
@@ -219,7 +224,7 @@ def predictive_intervals(
     the reference adds 0.75 to 0.91 where false alarms are few.
 
     Args:
-        hits: positives called positive.
+        hits: positives called positive; counts need not be whole.
         positives: how many there are, above 0.
         rejected: negatives called negative.
         negatives: how many there are, above 0.

@@ -74,7 +74,6 @@ def judge_separation(
     *,
     known_groups: Groups | None = None,
     strange_groups: Groups | None = None,
-    seed: int = 0,
 ) -> Separation:
     """AUROC and FPR@95 of scores, with intervals.
 
@@ -83,7 +82,6 @@ def judge_separation(
         strange: (m,) scores of images of another kind.
         known_groups: (n,) or None; give both or neither.
         strange_groups: (m,) or None.
-        seed: of the resampling, where there are groups.
     """
     if not len(known) or not len(strange):
         raise ValueError(f"Nothing to judge with {len(known)} known and {len(strange)} strange.")
@@ -102,9 +100,7 @@ def judge_separation(
             value=None if found is None else found[0],
             interval=auc_interval(columns, labels, groups=groups),
         ),
-        accepted_at_95=share_estimate(
-            accepted, groups=None if groups is None else strange_groups, seed=seed
-        ),
+        accepted_at_95=share_estimate(accepted, groups=None if groups is None else strange_groups),
     )
 
 
@@ -129,7 +125,6 @@ def leave_classes_out(
     *,
     relative: bool = False,
     groups: Groups | None = None,
-    seed: int = 0,
 ) -> list[LeftOutClass]:
     """Each class once as the unknown one: an honest, hard judgement of the score.
 
@@ -144,7 +139,6 @@ def leave_classes_out(
             others are too few or too alike to be fitted on across folds.
         relative: as in `fit_mahalanobis`.
         groups: (N,) patient or the like of each image, the sample of the intervals; or None.
-        seed: of the intervals.
     """
     judged = []
     rows, num_classes = _leading(Rows.of_length_one(features)), int(labels.max()) + 1
@@ -161,7 +155,6 @@ def leave_classes_out(
             scores[out],
             known_groups=None if groups is None else groups[~out],
             strange_groups=None if groups is None else groups[out],
-            seed=seed,
         )
         judged.append(LeftOutClass(name=name, separation=separation))
     return judged

@@ -85,7 +85,7 @@ def evaluate_model(
     if far is not None and scored.outlier_scores is not None:
         strange = far_scores(confidence, classifier.extractor, far, progress)
         known = scored.outlier_scores
-        judged = judge_far(confidence, far.name, strange, known, groups=groups, seed=seed)
+        judged = judge_far(confidence, far.name, strange, known, groups=groups)
         figures["outliers"]["far"] = [judged]
     figures["model_digest"] = classifier.root_digest
     figures["num_learnt_from"] = count_learnt(classifier.folder, kept)

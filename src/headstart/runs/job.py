@@ -70,7 +70,7 @@ from headstart.runs.judging.evaluation import evaluate_folds, evaluate_test
 from headstart.runs.judging.far import far_scores, judge_far, load_far
 from headstart.runs.judging.learning_curve import learning_curve
 from headstart.runs.judging.subgroups import judge_subgroups, read_subgroups
-from headstart.runs.parts.dividing import group_codes, read_table, split_table, units_of
+from headstart.runs.parts.dividing import read_table, split_table, units_of
 from headstart.runs.profile import write_profile
 from headstart.runs.settings.decisions import check_sets, parse_prevalences, rule_of
 from headstart.runs.settings.run import PROBE, RunSettings
@@ -209,6 +209,7 @@ class Job:
             folder=self.folder,
             clock=self.clock,
             progress=self.progress,
+            units=units_of(table, self.linked),
         )
         fitting = self.choose_fitting()
         folds = self.fit_folds(fitting)
@@ -324,7 +325,8 @@ class Job:
         """Score every training image by the fold that did not learn from it."""
         task = self.task
         learnt = task.table.take(task.split.train)
-        labels, fold, groups = learnt.labels, task.split.fold, group_codes(learnt)
+        labels, fold = learnt.labels, task.split.fold
+        groups = task.drawn(task.split.train)
         with self.clock.phase("fold figures"):
             self.temperature, self.out_of_fold, about = calibrate(folds.logits, labels, fold)
             predictions = labelled(learnt, self.out_of_fold.astype(np.float32))
@@ -341,7 +343,7 @@ class Job:
                     predictions.probabilities, labels, fold,
                     learnt.class_names.index(self.settings.positive),
                     rule_of(self.settings), self.prevalences,
-                    groups=groups, seed=self.settings.seed,
+                    groups=groups,
                 )  # fmt: skip
         self.fold_logits = folds.logits
         outputs.write_predictions(self.folder / outputs.OUT_OF_FOLD, predictions)
@@ -410,7 +412,7 @@ class Job:
         features = fitting.features(model, rows)
         logits = mean_logits(features, model.head.layers)
         probabilities = Confidence(temperature=self.temperature).probabilities(logits)
-        units = units_of(self.task.table, self.linked)
+        units = self.task.units
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
@@ -460,7 +462,7 @@ class Job:
                 labelled(held_out, self.confidence.probabilities(logits)),
                 self.confidence.outlier_scores(mean_over_views(values)),
             )
-            groups, seed = group_codes(held_out), self.settings.seed
+            groups, seed = self.task.drawn(split.test), self.settings.seed
             figures = evaluate_test(predictions, seed=seed, groups=groups)
             figures |= judge_confidence(
                 self.confidence, predictions, logits,
@@ -468,8 +470,7 @@ class Job:
             )  # fmt: skip
             if self.subgroups:
                 figures["subgroups"] = judge_subgroups(
-                    self.subgroups, self.task.table, split, predictions, self.confidence.decision,
-                    seed=seed,
+                    self.subgroups, self.task, predictions, self.confidence.decision
                 )  # fmt: skip
             if self.far is not None and predictions.outlier_scores is not None:
                 figures["outliers"]["far"] = [self.judge_far(model, predictions, groups)]
@@ -488,8 +489,8 @@ class Job:
         if model.network is not self.network:
             extractor = FeatureExtractor(model.network, extractor.execution)
         strange = far_scores(self.confidence, extractor, self.far, self.progress)
-        known, seed = predictions.outlier_scores, self.settings.seed
-        return judge_far(self.confidence, self.far.name, strange, known, groups=groups, seed=seed)
+        known = predictions.outlier_scores
+        return judge_far(self.confidence, self.far.name, strange, known, groups=groups)
 
     def finish(self, folds: FoldsOutcome, metrics: dict[str, Any]) -> RunResult:
         """Write the figures and close the record."""

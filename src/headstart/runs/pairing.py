@@ -29,7 +29,7 @@ from headstart.runs.files import outputs
 from headstart.runs.files.record import RUN_FILE
 from headstart.runs.judging.evaluation import evaluate_test, figure
 from headstart.runs.parts.dividing import group_codes
-from headstart.statistics import LEVEL, Groups, bootstrap_counts, percentile_interval
+from headstart.statistics import LEVEL, Groups, bootstrap_several, percentile_interval
 
 COMPARISON = "comparison.json"
 PAIRED = "paired_predictions.csv"
@@ -217,19 +217,19 @@ def f1_difference(
     first: Predictions, second: Predictions, groups: Groups | None, seed: int
 ) -> dict[str, Any]:
     """Difference of macro F1 with an interval from the same resamples of both."""
-    labels, count = first.labels, len(first.class_names)
-    units = np.arange(len(labels)) if groups is None else groups
-    values, draws = [], []
-    for one in (first, second):
-        values.append(float(macro_f1(count_classes(labels, one.indices, count))))
-        drawn = bootstrap_counts(  # the same units and seed: the same draws for both
-            labels, one.indices, count, groups=units, generator=np.random.default_rng(seed)
-        )
-        draws.append(macro_f1(drawn))
+    labels, answers = first.labels, [first.indices, second.indices]
+    count = len(first.class_names)
+    values = [float(macro_f1(count_classes(labels, one, count))) for one in answers]
+    drawn = bootstrap_several(
+        labels, answers, count, groups=groups, generator=np.random.default_rng(seed)
+    )
+    draws = [macro_f1(counts) for counts in drawn]
     value = values[0] - values[1]
     interval = percentile_interval(
-        draws[0] - draws[1], value, LEVEL, method="paired bootstrap", grouped=groups is not None
-    )
+        draws[0] - draws[1], value, LEVEL,
+        units=len(labels) if groups is None else len(np.unique(groups)),
+        method="paired bootstrap", grouped=groups is not None,
+    )  # fmt: skip
     return {**figure(value, interval), "value": value}
 
 

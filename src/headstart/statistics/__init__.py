@@ -1,8 +1,8 @@
 """How sure a figure is: an interval for every metric.
 
 Images are the sample, or groups of images (a patient, a video) where `groups` says so.  Shares
-of independent images get Wilson's interval, areas under curves one from influences, everything
-else a percentile bootstrap; each module says how and why.
+of independent images get Wilson's interval, shares over groups, F1 and areas under curves one
+from influences, everything else a bootstrap; each module says how and why.
 
 Rejected: centring on the median (covers no better, and is no bias estimate); Hanley and
 McNeil's AUC variance (assumes a distribution); BCa (1,000 more passes for the acceleration, and
@@ -23,6 +23,7 @@ from headstart.statistics.influence import (
     fold_mean,
     fold_mean_auc,
     influence_interval,
+    ratio_estimate,
 )
 from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson, wilson_on
 from headstart.statistics.means import mean_estimate, share_estimate
@@ -31,6 +32,7 @@ from headstart.statistics.resampling import (
     Groups,
     bootstrap_counts,
     bootstrap_mean,
+    bootstrap_several,
     bootstrap_sums,
     draw_units,
     group_codes,
@@ -47,6 +49,7 @@ __all__ = [
     "auc_interval",
     "bootstrap_counts",
     "bootstrap_mean",
+    "bootstrap_several",
     "bootstrap_sums",
     "class_estimates",
     "count_estimates",
@@ -60,6 +63,7 @@ __all__ = [
     "mean_estimate",
     "out_of_fold_estimates",
     "percentile_interval",
+    "ratio_estimate",
     "sensitivity_estimate",
     "share_estimate",
     "wilson",

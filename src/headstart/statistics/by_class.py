@@ -1,9 +1,8 @@
 """Figures of each class against the rest, with intervals.
 
-Recall, precision and specificity are shares: Wilson where images are independent.  F1 is none,
-and with groups nothing is: bootstrap of the class counts, over groups.  A resample without a
-denominator says nothing of a share and is left out.  Where the resamples do not vary, Wilson on
-the images, or groups, that the figure is about.  AUC and AP have influences.
+Recall, precision and specificity are shares: Wilson where images are independent.  F1 is a ratio
+of sums, and with groups all are: from influences, over the images or groups that the figure is
+about.  AUC and AP have influences of their own.
 
 Undefined figures are None: precision of a class that is never predicted, recall of one that
 never occurs (`metrics.per_class_table` has scikit-learn's zero there).
@@ -11,30 +10,23 @@ never occurs (`metrics.per_class_table` has scikit-learn's zero there).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
-from headstart.metrics import counts as by_counts
 from headstart.metrics.classification import check_scored, predict
-from headstart.metrics.counts import ClassCounts, count_classes
-from headstart.metrics.operating import (
-    check_prevalence,
-    operating_points,
-    predictive_intervals,
-    predictive_values,
-)
+from headstart.metrics.operating import check_prevalence, operating_points, predictive_intervals
 from headstart.metrics.ranking import class_auc, class_average_precision, scorable_classes
 from headstart.records import Floats, Integers
-from headstart.statistics.influence import influence_interval
-from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson, wilson_on
+from headstart.statistics.influence import effective_counts, influence_interval, ratio_estimate
+from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson_on
+from headstart.statistics.means import share_estimate
 from headstart.statistics.resampling import (
     RESAMPLES,
     Groups,
-    bootstrap_counts,
     draw_units,
     group_codes,
     percentile_interval,
@@ -43,15 +35,6 @@ from headstart.statistics.resampling import (
 MOST_LEVELS = 1000
 
 Bools = npt.NDArray[np.bool_]
-Parts = tuple[npt.NDArray[Any], npt.NDArray[Any]]
-
-# Numerator and denominator of every figure that is made of counts, each (..., C).
-RATIOS: dict[str, Callable[[ClassCounts], Parts]] = {
-    "precision": lambda counts: (counts.hits, counts.predicted),
-    "recall": lambda counts: (counts.hits, counts.support),
-    "specificity": lambda counts: _rejected(counts),
-    "f1": lambda counts: (2 * counts.hits, counts.support + counts.predicted),
-}
 
 
 def class_estimates(
@@ -61,7 +44,6 @@ def class_estimates(
     *,
     groups: Groups | None = None,
     prevalences: Sequence[float] | None = None,
-    seed: int,
     level: float = LEVEL,
 ) -> list[dict[str, Estimate]]:
     """Precision, recall, specificity, F1, AUC and AP of each class, with intervals.
@@ -72,7 +54,6 @@ def class_estimates(
         num_classes: C.
         groups: (N,) a group an image, or None where images are independent.
         prevalences: C prevalences in the population in question, for 'ppv' and 'npv' as well.
-        seed: of the resampling.
         level: coverage.
 
     Returns:
@@ -81,8 +62,8 @@ def class_estimates(
     check_scored(probabilities, labels, num_classes)
     codes = group_codes(groups)
     found = count_estimates(
-        labels, predict(probabilities), num_classes, groups=codes, prevalences=prevalences,
-        seed=seed, level=level,
+        labels, predict(probabilities), num_classes,
+        groups=codes, prevalences=prevalences, level=level,
     )  # fmt: skip
     scorable = set(scorable_classes(labels, num_classes).tolist())
     for c, figures in enumerate(found):
@@ -103,33 +84,31 @@ def count_estimates(
     *,
     groups: Groups | None = None,
     prevalences: Sequence[float] | None = None,
-    seed: int,
     level: float = LEVEL,
 ) -> list[dict[str, Estimate]]:
     """The figures of each class that need only labels and predictions; see `class_estimates`."""
     codes = group_codes(groups)
-    counts = count_classes(labels, predictions, num_classes)
-    draws = bootstrap_counts(
-        labels, predictions, num_classes, groups=codes, generator=np.random.default_rng(seed)
-    )
-    found: list[dict[str, Estimate]] = [{} for _ in range(num_classes)]
-    for name, ratio in RATIOS.items():
-        plain = name != "f1" and codes is None
-        tops, bottoms = ratio(counts)
-        resampled = _share(*ratio(draws))
-        for c, figures in enumerate(found):
-            units = (
-                int(bottoms[c])
-                if codes is None
-                else _groups_in(name, c, labels, predictions, codes)
-            )
-            figures[name] = _estimate(
-                float(tops[c]), float(bottoms[c]), None if plain else resampled[:, c],
-                units, codes is not None, level,
-            )  # fmt: skip
-    for c, prevalence in enumerate(prevalences or ()):
-        found[c] |= _at_prevalence(counts, draws, c, prevalence, codes is not None, level)
+    found = []
+    for c in range(num_classes):
+        actual, called = labels == c, predictions == c
+        figures = {
+            "precision": share_of(actual, called, codes, level),
+            "recall": share_of(called, actual, codes, level),
+            "specificity": share_of(~called, ~actual, codes, level),
+            "f1": ratio_estimate(
+                2.0 * (actual & called), actual * 1.0 + called, groups=codes, level=level
+            ),
+        }
+        if prevalences is not None:
+            figures |= _at_prevalence(actual, called, prevalences[c], codes, level)
+        found.append(figures)
     return found
+
+
+def share_of(held: Bools, asked: Bools, codes: Integers | None, level: float) -> Estimate:
+    """Share of the images asked about, both (N,), where something held."""
+    own = None if codes is None else codes[asked]
+    return share_estimate(held[asked], groups=own, level=level)
 
 
 def decision_estimates(
@@ -138,7 +117,6 @@ def decision_estimates(
     *,
     groups: Groups | None = None,
     prevalence: float | None = None,
-    seed: int,
     level: float = LEVEL,
 ) -> dict[str, Estimate]:
     """Sensitivity, specificity, PPV, NPV and F1 of a yes-or-no decision, with intervals.
@@ -148,11 +126,10 @@ def decision_estimates(
         labels: (N,) True for positives.
         groups: (N,) or None.
         prevalence: for PPV and NPV there; None keeps that of these images.
-        seed: of the resampling.
         level: coverage.
     """
     no, yes = count_estimates(
-        labels.astype(np.int64), called.astype(np.int64), 2, groups=groups, seed=seed, level=level,
+        labels.astype(np.int64), called.astype(np.int64), 2, groups=groups, level=level,
         prevalences=None if prevalence is None else (1 - prevalence, prevalence),
     )  # fmt: skip
     return {
@@ -198,7 +175,14 @@ def sensitivity_estimate(
     allowed = alarms <= (1 - specificity + 1e-12) * alarms[:, -1:]
     draws = _share((hits * allowed).max(axis=1), hits[:, -1])
     units = int(labels.sum()) if codes is None else len(np.unique(codes[labels]))
-    return Estimate(value=value, interval=_resampled(draws, value, units, codes is not None, level))
+    grouped = codes is not None
+    interval = percentile_interval(
+        draws, value, level, units=units, method="bootstrap", grouped=grouped
+    )
+    if interval is None:
+        what = f"{units} {'groups' if grouped else 'images'}"
+        interval = wilson_on(value, units, what, "all resamples equal", level)
+    return Estimate(value=value, interval=interval)
 
 
 def _resampled_levels(
@@ -228,78 +212,27 @@ def _resampled_levels(
     return positives, negatives
 
 
-def _rejected(counts: ClassCounts) -> Parts:
-    """Other classes' images that are not predicted as the class, and how many others there are."""
-    negatives, wrong = by_counts.others(counts)
-    return negatives - wrong, negatives
-
-
 def _share(tops: npt.NDArray[Any], bottoms: npt.NDArray[Any]) -> Floats:
     """Numerators / denominators, NaN where the denominator is zero."""
     empty = np.full(np.broadcast_shapes(tops.shape, bottoms.shape), np.nan)
     return np.asarray(np.divide(tops, bottoms, out=empty, where=bottoms != 0))
 
 
-def _groups_in(name: str, c: int, labels: Integers, predictions: Integers, codes: Integers) -> int:
-    """How many groups a figure of class c is about."""
-    about = {
-        "precision": predictions == c,
-        "recall": labels == c,
-        "specificity": labels != c,
-        "f1": (labels == c) | (predictions == c),
-    }[name]
-    return len(np.unique(codes[about]))
-
-
-def _estimate(
-    top: float, bottom: float, draws: Floats | None, units: int, grouped: bool, level: float
-) -> Estimate:
-    """A ratio of counts: Wilson without draws, else their percentiles."""
-    if not bottom:
-        return Estimate(value=None, interval=None)
-    value = top / bottom
-    if draws is None:
-        return Estimate(value=value, interval=wilson(top, bottom, level))
-    return Estimate(value=value, interval=_resampled(draws, value, units, grouped, level))
-
-
-def _resampled(draws: Floats, value: float, units: int, grouped: bool, level: float) -> Interval:
-    """Percentiles, or Wilson on the units where all resamples are equal."""
-    found = percentile_interval(draws, value, level, method="bootstrap", grouped=grouped)
-    if found is not None:
-        return found
-    what = f"{units} {'groups' if grouped else 'images'}"
-    return wilson_on(value, units, what, "all resamples equal", level)
-
-
 def _at_prevalence(
-    counts: ClassCounts, draws: ClassCounts, c: int, prevalence: float, grouped: bool, level: float
+    actual: Bools, called: Bools, prevalence: float, codes: Integers | None, level: float
 ) -> dict[str, Estimate]:
-    """PPV and NPV of class c: logit intervals of independent images, else resampled groups."""
+    """PPV and NPV of a class with logit intervals; of groups, of as many images as they tell."""
     check_prevalence(prevalence)
-    hits, positives = (int(part[c]) for part in (counts.hits, counts.support))
-    rejected, negatives = (int(part[c]) for part in _rejected(counts))
-    if not positives or not negatives:
+    if actual.all() or not actual.any():
         return dict.fromkeys(("ppv", "npv"), Estimate(value=None, interval=None))
+    hits, positives = effective_counts(called, actual, codes, level)
+    rejected, negatives = effective_counts(~called, ~actual, codes, level)
     made = predictive_intervals(hits, positives, rejected, negatives, prevalence, level)
-    if not grouped:
-        return {
-            name: Estimate(
-                value=None if np.isnan(part.value) else part.value,
-                interval=Interval(low=part.low, high=part.high, method="logit"),
-            )
-            for name, part in zip(("ppv", "npv"), made, strict=True)
-        }
-    se = _share(draws.hits, draws.support)[:, c]
-    sp = _share(*_rejected(draws))[:, c]
-    both = np.array([predictive_values(a, b, prevalence) for a, b in zip(se, sp, strict=True)])
-    found = {}
-    for name, part, column in zip(("ppv", "npv"), made, both.T, strict=True):
-        interval = None
-        if not np.isnan(part.value):
-            interval = percentile_interval(
-                column, part.value, level, method="bootstrap", grouped=True
-            )
-        value = None if np.isnan(part.value) else part.value
-        found[name] = Estimate(value=value, interval=interval)
-    return found
+    method = "logit" if codes is None else "logit, groups as so many images"
+    return {
+        name: Estimate(
+            value=None if np.isnan(part.value) else part.value,
+            interval=Interval(low=part.low, high=part.high, method=method),
+        )
+        for name, part in zip(("ppv", "npv"), made, strict=True)
+    }

@@ -10,9 +10,8 @@ resamples still leaves the value outside, the nearer end moves to it: low <= val
 A class without a single error adds no spread, here as in every bootstrap.
 
 Where the resamples do not vary, they say nothing.  `Interval.method` names the replacement: for
-a share of images Wilson on the images, or on the groups; for an average over classes that is 0
-or 1 Wilson on the images of the smallest class, or on the groups that have it.  A loss, a
-correlation or another average over classes is no share and gets None.
+an average over classes that is 0 or 1 Wilson on the images of the smallest class, or on the
+groups that have it.  A loss, a correlation or another average over classes gets None.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ from headstart.statistics.influence import (
     smallest_class,
     smallest_what,
 )
-from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson, wilson_on
+from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson_on
+from headstart.statistics.means import share_estimate
 from headstart.statistics.resampling import (
     RESAMPLES,
     Groups,
@@ -132,9 +132,10 @@ class _Sample:
         value = spec.function(self.probabilities, self.labels)
         if value is None:
             return None
-        if spec.interval == "wilson" and self.codes is None:
-            n = len(self.labels)
-            return wilson(round(value * n), n, self.level)
+        if spec.interval == "wilson":
+            assert spec.per_image is not None
+            right = spec.per_image(self.probabilities, self.labels) > 0
+            return share_estimate(right, groups=self.codes, level=self.level).interval
         return self._percentiles(spec, value) or self._without_spread(spec, value)
 
     def _draws(self, spec: MetricSpec) -> Floats:
@@ -163,20 +164,16 @@ class _Sample:
         if spec.averages_classes:
             draws = np.clip(draws + (value - draws.mean()), spec.lowest, 1.0)
             method = "centred bootstrap"
+        units = len(self.labels) if self.codes is None else int(self.codes.max()) + 1
         return percentile_interval(
-            draws, value, self.level, method=method, grouped=self.codes is not None
+            draws, value, self.level, units=units, method=method, grouped=self.codes is not None
         )
 
     def _without_spread(self, spec: MetricSpec, value: float) -> Interval | None:
-        """Wilson where resamples are equal and the value is a share, else None."""
-        why, grouped = "all resamples equal", self.codes is not None
-        if not spec.bigger_is_better or spec.lowest < 0:
-            return None
-        if not spec.averages_classes:
-            units = len(self.labels) if self.codes is None else int(self.codes.max()) + 1
-            what = f"{units} {'groups' if grouped else 'images'}"
-            return wilson_on(value, units, what, why, self.level)
-        if value not in (0.0, 1.0):
+        """Wilson where resamples are equal and all classes are at one end, else None."""
+        shares = spec.averages_classes and spec.bigger_is_better and spec.lowest == 0
+        if not shares or value not in (0.0, 1.0):
             return None
         smallest = smallest_class(self.labels, self.codes)
-        return wilson_on(value, smallest, smallest_what(smallest, grouped), why, self.level)
+        what = smallest_what(smallest, self.codes is not None)
+        return wilson_on(value, smallest, what, "all resamples equal", self.level)

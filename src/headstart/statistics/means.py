@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from headstart.records import Floats
-from headstart.statistics.intervals import LEVEL, Estimate, wilson, wilson_on
+from headstart.statistics.influence import ratio_estimate
+from headstart.statistics.intervals import LEVEL, Estimate, wilson
 from headstart.statistics.resampling import (
     RESAMPLES,
     Groups,
@@ -19,34 +20,23 @@ NOTHING = Estimate(value=None, interval=None)
 
 
 def share_estimate(
-    right: npt.NDArray[np.bool_],
-    *,
-    groups: Groups | None = None,
-    seed: int,
-    level: float = LEVEL,
+    right: npt.NDArray[np.bool_], *, groups: Groups | None = None, level: float = LEVEL
 ) -> Estimate:
-    """Share of True: Wilson of images, or the bootstrap over groups.
+    """Share of True: Wilson of images, or from the influences of groups; of nothing there is none.
 
-    Groups that are all alike have Wilson on their number; without images there is no value.
+    Groups of one image each are images.
 
     Args:
         right: (N,) one answer an image.
         groups: (N,) or None where images are independent.
-        seed: of the resampling.
         level: coverage.
     """
     if not len(right):
         return NOTHING
-    if groups is None:
+    if groups is None or len(np.unique(groups)) == len(groups):
         count = int(right.sum())
         return Estimate(value=count / len(right), interval=wilson(count, len(right), level))
-    found = mean_estimate(right.astype(np.float64), groups=groups, seed=seed, level=level)
-    if found.interval is not None:
-        return found
-    assert found.value is not None
-    units = len(np.unique(groups))
-    instead = wilson_on(found.value, units, f"{units} groups", "all resamples equal", level)
-    return Estimate(value=found.value, interval=instead)
+    return ratio_estimate(right.astype(np.float64), np.ones(len(right)), groups=groups, level=level)
 
 
 def mean_estimate(
@@ -57,7 +47,7 @@ def mean_estimate(
     level: float = LEVEL,
     resamples: int = RESAMPLES,
 ) -> Estimate:
-    """Mean with the percentile bootstrap of images or groups; no interval without spread.
+    """Mean with the bootstrap of images or groups; no interval without spread.
 
     Args:
         values: (N,) one value an image.
@@ -72,5 +62,8 @@ def mean_estimate(
     generator = np.random.default_rng(seed)
     draws = bootstrap_mean(values, groups=codes, generator=generator, resamples=resamples)
     grouped = codes is not None
-    interval = percentile_interval(draws, value, level, method="bootstrap", grouped=grouped)
+    units = len(values) if codes is None else int(codes.max()) + 1
+    interval = percentile_interval(
+        draws, value, level, units=units, method="bootstrap", grouped=grouped
+    )
     return Estimate(value=value, interval=interval)

@@ -138,7 +138,7 @@ def table_row(measured: Measured, answers: Answers, right: Floats, *, seed: int)
 def accuracy(right: Floats, groups: Integers | None, *, seed: int) -> dict[str, Any]:
     """Share of right answers with its interval, conditional on the fitted models."""
     if ((right == 0) | (right == 1)).all():
-        found = share_estimate(right.astype(bool), groups=groups, seed=seed)
+        found = share_estimate(right.astype(bool), groups=groups)
     else:
         found = mean_estimate(right, groups=groups, seed=seed)
     return ends(found.value, found.interval)

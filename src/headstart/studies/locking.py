@@ -30,7 +30,7 @@ from headstart.runs.fitting.mlp import CHECKPOINT as MLP_FOLDS
 from headstart.runs.fitting.mlp_search import CHECKPOINT as SEARCHED_FOLDS
 from headstart.runs.fitting.task import FittedModel, Fitting, FoldsOutcome
 from headstart.runs.job import HEAD_FITTINGS, Job
-from headstart.runs.parts.dividing import choosing_parts, group_codes, read_table, units_of
+from headstart.runs.parts.dividing import choosing_parts, read_table
 from headstart.runs.parts.units import codes_of
 from headstart.runs.settings.run import PROBE, RunSettings
 from headstart.runs.settings.splits import TEST_FRACTION, Ratio, parse_ratio
@@ -149,7 +149,7 @@ class LockingJob(Job):
         return Answers(
             paths=learnt.paths,
             labels=learnt.labels,
-            groups=group_codes(learnt),
+            groups=task.drawn(task.split.train),
             folds=np.stack(folds),
             predicted=np.stack(predicted),
         )
@@ -167,7 +167,7 @@ class LockingJob(Job):
     def redrawn(self, learnt: ImageTable, seed: int) -> Split:
         """The run's split with other folds of the same training part."""
         split = self.task.split
-        units = units_of(self.task.table, self.linked)
+        units = self.task.units
         kept = None if units is None else units.take(split.train)
         word = "image" if kept is None else kept.word
         ratio = self.settings.ratio

@@ -101,10 +101,16 @@ def candidate_lines(record: Mapping[str, Any]) -> list[str]:
     return aligned(rows)
 
 
+def resampled(record: Mapping[str, Any]) -> str:
+    """What intervals resample."""
+    number = record["num_groups"]
+    return "images" if number is None else f"{number:,} independent groups"
+
+
 def notes(record: Mapping[str, Any]) -> list[str]:
     """What the table's words mean, and what is unusual about it."""
     common, table = record["repeats_compared"], record["table"]
-    unit = "images" if record["num_groups"] is None else f"{record['num_groups']:,} groups"
+    unit = resampled(record)
     found = [
         "* recommended   = within noise of the most accurate   ~ estimated from a part, because "
         "the features were in the store",

@@ -154,7 +154,7 @@ def scores_by(column: str, predictions: Predictions, splits: Sequence[Row]) -> l
     scores = []
     for name, rows in tally.items():
         units = np.array([found[i].get("group") or found[i]["path"] for i in rows])
-        made = share_estimate(right[rows], groups=None if alone else units, seed=0)
+        made = share_estimate(right[rows], groups=None if alone else units)
         assert made.interval is not None
         scores.append(
             PartScore(

@@ -14,9 +14,10 @@ from headstart.errors import UsageError
 from headstart.files import read_json
 from headstart.report.judging.facts import option_words, shell_words
 from headstart.report.several.study import accuracy_over_time, p_text, points_text
-from headstart.report.wording import counted, estimate, listed
+from headstart.report.wording import estimate, listed
 from headstart.studies.quick.scoring import STORED
 from headstart.studies.quick.writing import RECORD
+from headstart.studies.writing import resampled
 
 NEEDED = frozenset(
     {
@@ -67,7 +68,7 @@ def quick_view(stored: StoredQuick) -> dict[str, Any]:
     """What the page shows of a quick choice."""
     record = stored.record
     advice = record["recommendation"]
-    unit = "images" if record["num_groups"] is None else counted(record["num_groups"], "group")
+    unit = resampled(record)
     table = record["table"]
     return {
         "name": record["data"],

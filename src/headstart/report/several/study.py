@@ -17,6 +17,7 @@ from headstart.report.drawing.curves import Chart
 from headstart.report.judging.facts import option_words, shell_words
 from headstart.report.wording import counted, estimate, interval_text, listed, value_text
 from headstart.studies.comparing import RECORD, RUNNING, read_record
+from headstart.studies.writing import resampled
 
 FASTER = 20.0  # ratio of times from which an axis is logarithmic
 MOST_PAIRS = 30
@@ -105,7 +106,7 @@ def study_view(stored: StoredComparison, anchors: Mapping[str, str]) -> dict[str
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """How the comparison was made."""
     common, table = record["repeats_compared"], record["table"]
-    unit = "images" if record["num_groups"] is None else counted(record["num_groups"], "group")
+    unit = resampled(record)
     repeated = f", mean of {common} cross-validations with other folds" if common > 1 else ""
     return [
         f"{counted(len(table), 'candidate')} were judged out of fold on the same "

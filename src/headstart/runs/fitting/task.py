@@ -22,6 +22,7 @@ from headstart.heads import InnerRows, Layers, apply_class_weights, mean_feature
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
+from headstart.runs.parts.units import Units
 from headstart.runs.settings.run import RunSettings
 
 ANSWERED_ROWS = 8192  # images whose features are in memory at once
@@ -68,6 +69,7 @@ class Task:
         clock: takes the seconds of phases.
         progress: tells the user.
         views: features of views beside the whole pictures; None without any.
+        units: of the table, groups and what the audit linked; None where every image is by itself.
     """
 
     settings: RunSettings
@@ -79,11 +81,16 @@ class Task:
     clock: Clock
     progress: Progress
     views: RunViews | None = None
+    units: Units | None = None
 
     @property
     def num_classes(self) -> int:
         """C."""
         return len(self.table.class_names)
+
+    def drawn(self, rows: Integers) -> Integers | None:
+        """(n,) codes of images that intervals and tests draw whole; None of independent ones."""
+        return None if self.units is None else self.units.drawn(rows)
 
     @property
     def learnt_labels(self) -> Integers:

@@ -19,7 +19,6 @@ from headstart.heads import score_baselines
 from headstart.records import Integers
 from headstart.runs.fitting.task import Task
 from headstart.runs.judging.evaluation import figure
-from headstart.runs.parts.dividing import group_codes
 from headstart.splitting import sample_evenly
 from headstart.statistics import share_estimate
 
@@ -53,8 +52,8 @@ def accuracy_of(task: Task, answers: Integers) -> dict[str, Any]:
     """Accuracy with interval of (M,) answers to the training images, below 0 where not asked."""
     asked = answers >= 0
     correct = answers[asked] == task.learnt_labels[asked]
-    groups = group_codes(task.table.take(task.split.train[asked]))
-    found = share_estimate(correct, groups=groups, seed=task.settings.seed)
+    groups = task.drawn(task.split.train[asked])
+    found = share_estimate(correct, groups=groups)
     made = figure(found.value, found.interval)
     about = {"accuracy": made["value"], "low": made["low"], "high": made["high"]}
     return about if asked.all() else about | {"sample": len(correct)}

@@ -55,7 +55,6 @@ from headstart.records import Floats, Integers, Predictions
 from headstart.runs.fitting.task import Task
 from headstart.runs.judging.decision import decision_record
 from headstart.runs.judging.evaluation import figure
-from headstart.runs.parts.dividing import group_codes
 from headstart.statistics import share_estimate
 
 FEWEST_WRONG = 10
@@ -200,7 +199,7 @@ def fit_sets(
     """Thresholds, one for all classes or one a class, so that `1 - alpha` of the sets are right."""
     names, alpha, by_class = task.table.class_names, task.settings.alpha, sets_by_class(task)
     if aside is None:
-        note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
+        note = APPROXIMATE + (f"; {GROUPED}" if task.drawn(task.split.train) is not None else "")
     else:
         note = GUARANTEED if aside.groups is None else GUARANTEED_GROUPS
     groups = None if aside is None else aside.groups
@@ -253,14 +252,13 @@ def judge_left_out(task: Task, features: Floats) -> list[dict[str, Any]]:
     """AUROC and FPR@95 of telling each of the first classes when it was never shown."""
     chosen = np.random.default_rng(task.settings.seed).permutation(len(features))[:MOST_JUDGED]
     names = task.table.class_names
-    groups = group_codes(task.table.take(task.split.train))
+    groups = task.drawn(task.split.train)
     found = leave_classes_out(
         features[chosen],
         task.learnt_labels[chosen],
         task.split.fold[chosen],
         names if len(names) <= MOST_CLASSES else names[:MOST_CLASSES],
         groups=None if groups is None else groups[chosen],
-        seed=task.settings.seed,
     )
     return [
         {
@@ -303,7 +301,7 @@ def judge_confidence(
         names = predictions.class_names
         found["conformal"] = sets_record(predictions.sets, labels, names, groups, seed)
     if predictions.unknown is not None:
-        share = share_estimate(predictions.unknown, groups=groups, seed=seed)
+        share = share_estimate(predictions.unknown, groups=groups)
         found["outliers"] = {"unknown": figure(share.value, share.interval)}
     if confidence.decision is not None:
         found["decision"] = decision_record(

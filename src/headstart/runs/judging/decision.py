@@ -122,11 +122,10 @@ def fold_decision(
     prevalences: Sequence[float],
     *,
     groups: Integers | None,
-    seed: int,
 ) -> dict[str, Any]:
     """Cross-validated figures of the decision; arguments as in `cross_fit_called`."""
     called, thresholds = cross_fit_called(probabilities, labels, fold, index, rule, prevalences)
-    found = called_figures(called, labels == index, prevalences, groups=groups, seed=seed)
+    found = called_figures(called, labels == index, prevalences, groups=groups)
     return {"by_fold": thresholds} | found
 
 
@@ -151,9 +150,7 @@ def decision_record(
     """
     positive = labels == decision.index
     scores = probabilities[:, decision.index].astype(np.float64)
-    found = called_figures(
-        decision.called(probabilities), positive, prevalences, groups=groups, seed=seed
-    )
+    found = called_figures(decision.called(probabilities), positive, prevalences, groups=groups)
     found["sensitivity_at_specificity"] = [
         {
             "specificity": specificity,
@@ -164,7 +161,7 @@ def decision_record(
         for specificity in SPECIFICITIES
     ]
     ranked = np.column_stack([1 - scores, scores])
-    curves = class_estimates(ranked, positive.astype(np.int64), 2, groups=groups, seed=seed)[1]
+    curves = class_estimates(ranked, positive.astype(np.int64), 2, groups=groups)[1]
     found["figures"] |= {name: told(curves[name]) for name in ("auc", "average_precision")}
     return {
         "positive": decision.positive, "rule": decision.rule, "threshold": decision.threshold,
@@ -177,7 +174,6 @@ def called_figures(
     prevalences: Sequence[float],
     *,
     groups: Integers | None,
-    seed: int,
 ) -> dict[str, Any]:
     """Counts, figures and predictive values of calls, with intervals.
 
@@ -186,12 +182,11 @@ def called_figures(
         positive: (N,) what is.
         prevalences: for predictive values there, beside those of these images.
         groups: (N,) or None.
-        seed: of the resampling.
     """
-    here = decision_estimates(called, positive, groups=groups, seed=seed)
+    here = decision_estimates(called, positive, groups=groups)
     at = []
     for prevalence in prevalences:
-        made = decision_estimates(called, positive, groups=groups, prevalence=prevalence, seed=seed)
+        made = decision_estimates(called, positive, groups=groups, prevalence=prevalence)
         values = {name: told(made[name]) for name in ("ppv", "npv")}
         at.append({"prevalence": prevalence, **values})
     return {

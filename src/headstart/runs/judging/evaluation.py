@@ -47,14 +47,12 @@ def evaluate_test(
     return {
         "num_images": len(labels),
         "figures": {name: figure(value, intervals[name]) for name, value in values.items()},
-        "per_class": by_class(predictions, groups=groups, seed=seed),
+        "per_class": by_class(predictions, groups=groups),
         "confusion_matrix": confusion_matrix(labels, predictions.indices, num_classes).tolist(),
     }
 
 
-def by_class(
-    predictions: Predictions, *, groups: Integers | None, seed: int
-) -> list[dict[str, Any]]:
+def by_class(predictions: Predictions, *, groups: Integers | None) -> list[dict[str, Any]]:
     """Support and figures of every class with their intervals, in class order."""
     table = per_class_table(predictions.probabilities, predictions.labels)
     found = class_estimates(
@@ -62,7 +60,6 @@ def by_class(
         predictions.labels,
         len(predictions.class_names),
         groups=groups,
-        seed=seed,
     )
     return [
         {

@@ -70,7 +70,6 @@ def judge_far(
     known: Scores,
     *,
     groups: Integers | None,
-    seed: int,
 ) -> dict[str, Any]:
     """AUROC, FPR@95 and the share that is called unknown, with intervals.
 
@@ -80,12 +79,11 @@ def judge_far(
         strange: (m,) its scores.
         known: (n,) scores of images of the known kind that had no part in the model.
         groups: (n,) of those, or None.
-        seed: of the resampling.
     """
     alone = None
     if groups is not None:  # every far image is one of its own
         alone = int(groups.max()) + 1 + np.arange(len(strange))
-    made = judge_separation(known, strange, known_groups=groups, strange_groups=alone, seed=seed)
+    made = judge_separation(known, strange, known_groups=groups, strange_groups=alone)
     found: dict[str, Any] = {
         "name": name,
         "num_images": len(strange),
@@ -94,6 +92,6 @@ def judge_far(
         "fpr95": figure(made.accepted_at_95.value, made.accepted_at_95.interval),
     }
     if confidence.outlier_threshold is not None:
-        share = share_estimate(strange > confidence.outlier_threshold, seed=seed)
+        share = share_estimate(strange > confidence.outlier_threshold)
         found["unknown"] = figure(share.value, share.interval)
     return found

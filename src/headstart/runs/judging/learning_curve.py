@@ -22,7 +22,6 @@ import torch
 from headstart.records import Integers
 from headstart.runs.fitting.logistic import LogisticFitting
 from headstart.runs.fitting.task import Task
-from headstart.runs.parts.dividing import group_codes
 from headstart.splitting import hold_out
 from headstart.statistics import mean_estimate, share_estimate
 
@@ -58,12 +57,12 @@ def learning_curve(task: Task, fitting: LogisticFitting) -> dict[str, Any]:
         with interval) and `verdict`, one sentence.
     """
     learnt = task.table.take(task.split.train)
-    groups = group_codes(learnt)
+    groups = task.drawn(task.split.train)
     shares = nested_shares(learnt.labels, task.split.fold, groups, seed=task.settings.seed)
     correct = score_shares(task, fitting, shares)  # (S, M) bool
     points = []
     for fraction, learns, right in zip(shares.fractions, shares.learns, correct, strict=True):
-        found = share_estimate(right, groups=groups, seed=task.settings.seed)
+        found = share_estimate(right, groups=groups)
         points.append(
             {
                 "fraction": fraction,

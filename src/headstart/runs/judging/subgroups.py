@@ -16,22 +16,18 @@ from headstart.bundle.confidence import Decision
 from headstart.data import load_table
 from headstart.data.listed.columns import parse_columns
 from headstart.errors import DataError, UsageError
-from headstart.records import ImageTable, Integers, Predictions, Split
+from headstart.records import Integers, Predictions
+from headstart.runs.fitting.task import Task
 from headstart.runs.judging.evaluation import figure
-from headstart.runs.parts.dividing import group_codes
 from headstart.runs.settings.run import RunSettings
 from headstart.statistics import (
-    LEVEL,
-    Estimate,
     decision_estimates,
     share_estimate,
-    wilson_on,
 )
 
 NOT_KNOWN = "not known"
 MOST_VALUES = 12  # distinct values of a column; more numbers are cut, more words are refused
 
-FEW_GROUPS = 20
 
 Bools = npt.NDArray[np.bool_]
 Values = dict[str, str]  # of an image's path
@@ -94,25 +90,20 @@ def cut(values: Sequence[str]) -> list[str]:
 
 def judge_subgroups(
     columns: Mapping[str, Values],
-    table: ImageTable,
-    split: Split,
+    task: Task,
     predictions: Predictions,
     decision: Decision | None,
-    *,
-    seed: int,
 ) -> list[dict[str, Any]]:
     """Counts in every part and figures on the test part, a column at a time.
 
     Args:
         columns: from `read_subgroups`.
-        table: N images.
-        split: of them.
+        task: the run.
         predictions: of the test part, in the order of `split.test`.
         decision: of the model; sensitivity and specificity are judged where there is one.
-        seed: of the resampling.
     """
-    groups = group_codes(table)
-    tested = None if groups is None else groups[split.test]
+    table, split = task.table, task.split
+    tested = task.drawn(split.test)
     found = []
     for name, values in columns.items():
         of_image = np.array([values.get(path, "") or NOT_KNOWN for path in table.paths])
@@ -133,7 +124,6 @@ def judge_subgroups(
                     np.flatnonzero(of_image[split.test] == word),
                     tested,
                     decision,
-                    seed=seed,
                 ),
             }
             for word in words
@@ -154,39 +144,18 @@ def figures_of(
     rows: Integers,
     groups: Integers | None,
     decision: Decision | None,
-    *,
-    seed: int,
 ) -> dict[str, Any]:
     """Accuracy of some test images, and what the decision is worth on them."""
     kept = predictions.take(rows)
     own = None if groups is None else groups[rows]
     right = kept.indices == kept.labels
-    accuracy = share_estimate(right, groups=own, seed=seed)
-    everything = np.ones(len(rows), dtype=bool)
-    found = {"accuracy": told(accuracy, everything, own)}
+    accuracy = share_estimate(right, groups=own)
+    found = {"accuracy": figure(accuracy.value, accuracy.interval)}
     if decision is None or not len(rows):
         return found
     made = decision_estimates(
-        decision.called(kept.probabilities), kept.labels == decision.index, groups=own, seed=seed
+        decision.called(kept.probabilities), kept.labels == decision.index, groups=own
     )
-    positive = kept.labels == decision.index
-    found["sensitivity"] = told(made["sensitivity"], positive, own)
-    found["specificity"] = told(made["specificity"], ~positive, own)
+    for name in ("sensitivity", "specificity"):
+        found[name] = figure(made[name].value, made[name].interval)
     return found
-
-
-def told(estimate: Estimate, about: Bools, groups: Integers | None) -> dict[str, Any]:
-    """A figure as records keep it; of few groups with Wilson's interval on their number.
-
-    Resamples of a handful of groups take few values, so their percentiles lie too close together.
-
-    Args:
-        estimate: of some images.
-        about: (n,) which of them it is about.
-        groups: (n,) or None.
-    """
-    units = 0 if groups is None else len(np.unique(groups[about]))
-    if estimate.value is None or not 0 < units < FEW_GROUPS:
-        return figure(estimate.value, estimate.interval)
-    interval = wilson_on(estimate.value, units, f"{units} groups", "few groups", LEVEL)
-    return figure(estimate.value, interval)

@@ -16,7 +16,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Units:
-    """What stays on one side.
+    """What stays on one side of a split and is drawn whole for intervals and tests.
 
     Attributes:
         codes: (N,) unit of each image.
@@ -29,6 +29,11 @@ class Units:
     def take(self, rows: Integers) -> Units:
         """The units of some images."""
         return replace(self, codes=self.codes[rows])
+
+    def drawn(self, rows: Integers) -> Integers | None:
+        """(n,) units of some images; None where each of these is by itself."""
+        codes = self.codes[rows]
+        return codes if len(np.unique(codes)) < len(codes) else None
 
 
 def codes_of(units: Units | None) -> Integers | None:

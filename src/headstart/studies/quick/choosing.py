@@ -161,7 +161,7 @@ class Trial:
         progress.note(f"Engine     {self.execution.describe()}")
         self.sample: Sample = draw_sample(reading, table, count, folder, progress)
         groups = self.sample.groups
-        whole = "" if groups is None else f", {len(np.unique(groups)):,} groups"
+        whole = "" if groups is None else f", {len(np.unique(groups)):,} independent groups"
         progress.note(
             f"Sample     {len(self.sample):,} of {self.sample.num_train:,} training images{whole}; "
             f"the test part stays closed ({self.sample.origin})"

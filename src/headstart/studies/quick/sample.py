@@ -18,7 +18,7 @@ from headstart.progress import Progress
 from headstart.records import ImageFacts, ImageTable, Integers, Split
 from headstart.runs.auditing import MOST_IMAGES, is_wanted, tell_audit
 from headstart.runs.job import check_test_part, name_left_out, split_with
-from headstart.runs.parts.dividing import group_codes, units_of
+from headstart.runs.parts.dividing import units_of
 from headstart.runs.parts.units import Bools, Units, codes_of
 from headstart.runs.settings.run import RunSettings
 from headstart.runs.settings.splits import TEST_FRACTION, Ratio, parse_folds, parse_ratio
@@ -51,8 +51,8 @@ class Sample:
 
     @property
     def groups(self) -> Integers | None:
-        """(M,) codes of the data's own groups, which intervals and tests draw whole."""
-        return group_codes(self.table)
+        """(M,) codes that intervals and tests draw whole; None of independent images."""
+        return None if self.units is None else self.units.drawn(np.arange(len(self)))
 
     def take(self, good: Bools) -> Sample:
         """The sample without images that cannot be read; `good` is (M,)."""

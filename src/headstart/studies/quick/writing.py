@@ -13,7 +13,7 @@ from headstart.plots import shortened
 from headstart.runs.files.outputs import write_figure
 from headstart.studies.pareto import add_names, draw_panel
 from headstart.studies.quick.scoring import STORED
-from headstart.studies.writing import aligned, cell_of, told
+from headstart.studies.writing import aligned, cell_of, resampled, told
 
 RECORD, TABLE, TEXT, PICTURE = "quick.json", "quick.csv", "quick.txt", "quick.png"
 SAMPLE = "quick_images.csv"
@@ -88,7 +88,7 @@ def backbone_lines(record: Row) -> list[str]:
 
 def notes(record: Row) -> list[str]:
     """What the table's words mean."""
-    unit = "images" if record["num_groups"] is None else f"{record['num_groups']:,} groups"
+    unit = resampled(record)
     return [
         "* recommended   = within noise of the most accurate   ~ estimated from a part, because "
         "the features were in the store",
