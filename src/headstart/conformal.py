@@ -20,8 +20,8 @@ smallest score that holds (1 - alpha) of the weight, one further group of the wo
 in: the promise then is for an image drawn at random from a new group (hierarchical conformal
 prediction, Lee, Barber and Willett 2023). Groups of one image each give the rank above.
 
-What the promise does and does not cover is said in `APPROXIMATE`, `GROUPED`, `GUARANTEED` and
-`GUARANTEED_GROUPS`, which reports print beside the figures.
+What the promise does and does not cover is said in `APPROXIMATE`, `GROUPED`, `GUARANTEED`,
+`GUARANTEED_GROUPS` and `NOT_GUARANTEED`, which reports print beside the figures.
 """
 
 from __future__ import annotations
@@ -55,6 +55,10 @@ GUARANTEED_GROUPS = (
     "temperature has seen, every group weighing the same; for an image drawn at random from a new "
     "group the promise holds in finite samples, on average over such calibration groups. Images "
     "of one group are not exchangeable with those of another, so it is none for each single group"
+)
+NOT_GUARANTEED = (
+    "not guaranteed: images kept aside for the thresholds belong together with images that the "
+    "model has learnt from, so they tell too much for sure"
 )
 GROUPED = (
     "images of one group resemble each other, so single images are not exchangeable with those of "

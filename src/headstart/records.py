@@ -196,6 +196,7 @@ class Split:
         calibration: (N_calibration,) rows that are neither learnt from nor tested on: thresholds
             are set on them; empty where out-of-fold answers do that.
         leaks: test images that share a unit with images to learn from; 0 unless allowed.
+        calibration_leaks: calibration images that do.
         fold_leaks: images to learn from that share a unit with another fold; 0 unless allowed.
         notes: sentences about the split that a run prints.
     """
@@ -210,6 +211,7 @@ class Split:
     fold_names: tuple[str, ...] = ()
     calibration: Integers = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
     leaks: int = 0
+    calibration_leaks: int = 0
     fold_leaks: int = 0
     notes: tuple[str, ...] = ()
 

@@ -16,7 +16,7 @@ from headstart.api import evaluate
 from headstart.bundle.confidence import Decision
 from headstart.cli.app import app
 from headstart.errors import BundleError, DataError, UsageError
-from headstart.files import digest_file, write_json
+from headstart.files import digest_file, write_csv, write_json
 from headstart.metrics import ThresholdRule, choose_threshold
 from headstart.runs import run_job
 from headstart.runs.judging.decision import (
@@ -290,6 +290,42 @@ def test_parts_with_a_calibration_part_can_be_given_back(decided, tmp_path):
     both = asked | {"calibration_split": 0.3}
     with pytest.raises(DataError, match="the file of parts names one"):
         run_job(settings(data, tmp_path / "both", **both))
+
+
+def test_a_calibration_part_that_leaks_is_told_as_such(decided, tmp_path):
+    """One picture of a patient that is learnt from stands in the calibration part."""
+    result, data = decided
+    table = rows(result.out / "splits.csv")
+    own = [row for row in table if row["part"] == "train"]
+    patient = own[0]["path"].rpartition("_")[0]
+    moved = next(row for row in own if row["path"].startswith(patient))
+    moved |= {"part": "calibration", "fold": ""}
+    parts = tmp_path / "parts.csv"
+    write_csv(parts, list(table[0]), ([*row.values()] for row in table))
+    asked = ASKED | {"calibration_split": None, "splits": str(parts), "ood_data": None}
+    with pytest.raises(DataError, match=r"^1 of \d+ calibration images .*the calibration would"):
+        run_job(settings(data, tmp_path / "refused", **asked))
+    made = run_job(settings(data, tmp_path / "allowed", **asked, allow_leaks=True))
+    (told,) = made.metrics["leaks_allowed"]
+    assert told.startswith("1 calibration images belong together")
+    assert made.record["splits"]["leaks"] == 0
+    sets = made.metrics["confidence"]["conformal"]
+    assert not sets["guaranteed"]
+    assert sets["note"].startswith("not guaranteed")
+
+
+def test_a_calibration_part_that_cannot_be_read_stops_the_run(tmp_path):
+    data = overlapping(tmp_path / "chests", num=6)
+    pictures = sorted(path for path in data.rglob("*.png"))
+    parts = tmp_path / "parts.csv"
+    for path in pictures[:2]:
+        path.write_bytes(b"no picture")
+    part_of = dict.fromkeys(pictures[:2], "calibration") | dict.fromkeys(pictures[4:6], "test")
+    lines = ((str(p.relative_to(data)), part_of.get(p, "train")) for p in pictures)
+    write_csv(parts, ["path", "part"], lines)
+    asked = {"splits": str(parts), "learning_curve": False, "folds": 2, "alpha": 0.4}
+    with pytest.raises(DataError, match="None of the 2 images of the calibration part"):
+        run_job(settings(data, tmp_path / "run", **asked))
 
 
 def test_coverage_holds_with_a_part_aside():

@@ -71,6 +71,7 @@ from headstart.runs.judging.far import far_scores, judge_far, load_far
 from headstart.runs.judging.learning_curve import learning_curve
 from headstart.runs.judging.subgroups import judge_subgroups, read_subgroups
 from headstart.runs.parts.dividing import read_table, split_table, units_of
+from headstart.runs.parts.given import CALIBRATION
 from headstart.runs.profile import write_profile
 from headstart.runs.settings.decisions import check_sets, parse_prevalences, rule_of
 from headstart.runs.settings.run import PROBE, RunSettings
@@ -555,19 +556,18 @@ def name_left_out(named: list[str], total: int, progress: Progress, *, strict: b
 
 
 def check_test_part(asked: ImageTable, readable: ImageTable) -> None:
-    """Refuse to hold out training images where the data's own test part cannot be read.
+    """Refuse to hold out training images where a given test or calibration part cannot be read.
 
     Raises:
-        DataError: every image of it is unreadable.
+        DataError: every image of one is unreadable.
     """
-    for part in ("test", "val"):
-        if part in asked.splits:
-            if part not in readable.splits:
-                raise DataError(
-                    f"None of the {asked.splits.count(part)} images of the {part} part of "
-                    f"'{asked.name}' can be read. Repair them, or leave the part out."
-                )
-            return
+    tested = next((part for part in ("test", "val") if part in asked.splits), None)
+    for part in (tested, CALIBRATION):
+        if part in asked.splits and part not in readable.splits:
+            raise DataError(
+                f"None of the {asked.splits.count(part)} images of the {part} part of "
+                f"'{asked.name}' can be read. Repair them, or leave the part out."
+            )
 
 
 def labelled(table: ImageTable, probabilities: Any) -> Predictions:

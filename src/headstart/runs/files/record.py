@@ -210,6 +210,11 @@ def leaks_of(record: Mapping[str, Any]) -> list[str]:
             f"{splits['leaks']:,} test images belong together with images to learn from (a group, "
             "duplicates): the test rewards memory."
         )
+    if splits.get("calibration_leaks"):
+        told.append(
+            f"{splits['calibration_leaks']:,} calibration images belong together with images to "
+            "learn from: thresholds are too sure, and sets of classes promise nothing."
+        )
     if splits.get("fold_leaks"):
         told.append(
             f"{splits['fold_leaks']:,} images to learn from are parted from others that they "
@@ -308,6 +313,7 @@ def describe_split(split: Split) -> dict[str, Any]:
         "fold_names": list(split.fold_names),
         "num_calibration": len(split.calibration),
         "leaks": split.leaks,
+        "calibration_leaks": split.calibration_leaks,
         "fold_leaks": split.fold_leaks,
         "inner_folds": split.chooses_penalty.shape[1],
         "digest": digest_bytes(*(part.tobytes() for part in parts)),

@@ -39,6 +39,7 @@ from headstart.conformal import (
     GROUPED,
     GUARANTEED,
     GUARANTEED_GROUPS,
+    NOT_GUARANTEED,
     ConformalRule,
     evaluate_sets,
     fit_conformal,
@@ -200,6 +201,8 @@ def fit_sets(
     names, alpha, by_class = task.table.class_names, task.settings.alpha, sets_by_class(task)
     if aside is None:
         note = APPROXIMATE + (f"; {GROUPED}" if task.drawn(task.split.train) is not None else "")
+    elif task.split.calibration_leaks:
+        note = NOT_GUARANTEED
     else:
         note = GUARANTEED if aside.groups is None else GUARANTEED_GROUPS
     groups = None if aside is None else aside.groups
@@ -213,7 +216,7 @@ def fit_sets(
         "alpha": alpha,
         "score": rule.score,
         "by_class_thresholds": by_class,
-        "guaranteed": aside is not None,
+        "guaranteed": aside is not None and not task.split.calibration_leaks,
         "num_calibration": len(labels),
         "num_calibration_groups": None if groups is None else len(np.unique(groups)),
         "note": note,

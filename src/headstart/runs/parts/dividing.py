@@ -125,7 +125,8 @@ def split_table(  # noqa: PLR0913 - what a user may say of a split
         scheme=found.scheme,
         fold_names=found.names,
         calibration=np.flatnonzero(aside),
-        leaks=leaks + more,
+        leaks=leaks,
+        calibration_leaks=more,
         fold_leaks=found.leaks,
         notes=notes,
     )
@@ -206,7 +207,10 @@ def keep_aside(
             )
         kept = None if units is None else units.take(rows)
         origin = "the given calibration part"
-        return named, count_leaks(table.take(rows), named[rows], kept, origin, allowed=allowed)
+        leaks = count_leaks(
+            table.take(rows), named[rows], kept, origin, allowed=allowed, part="calibration"
+        )
+        return named, leaks
     held = np.zeros(len(table), dtype=bool)
     if share is not None:
         codes = None if units is None else units.codes[rows]

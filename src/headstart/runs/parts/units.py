@@ -42,9 +42,23 @@ def codes_of(units: Units | None) -> Integers | None:
 
 
 def count_leaks(
-    table: ImageTable, is_test: Bools, units: Units | None, origin: str, *, allowed: bool
+    table: ImageTable,
+    is_test: Bools,
+    units: Units | None,
+    origin: str,
+    *,
+    allowed: bool,
+    part: str = "test",
 ) -> int:
-    """How many test images of a given split share a unit with images to learn from.
+    """How many images of a given part share a unit with images to learn from.
+
+    Args:
+        table: N images.
+        is_test: (N,) those of the part.
+        units: what stays on one side.
+        origin: of the part.
+        allowed: count them instead of refusing.
+        part: what it is for, 'test' or 'calibration'.
 
     Raises:
         DataError: there are some and they are not allowed.
@@ -56,9 +70,9 @@ def count_leaks(
         first = rows[0]
         twin = int(np.flatnonzero((units.codes == units.codes[first]) & ~is_test)[0])
         raise DataError(
-            f"{len(rows):,} of {int(is_test.sum()):,} test images ({origin}) belong together with "
-            f"images to learn from (a group, duplicates), as '{table.paths[first]}' with "
-            f"'{table.paths[twin]}': the test would reward memory. Move or remove one side, or "
+            f"{len(rows):,} of {int(is_test.sum()):,} {part} images ({origin}) belong together "
+            f"with images to learn from (a group, duplicates), as '{table.paths[first]}' with "
+            f"'{table.paths[twin]}': the {part} would reward memory. Move or remove one side, or "
             "take it as it is by --allow-leaks, which every figure will be marked with."
         )
     return len(rows)
