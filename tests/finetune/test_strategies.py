@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 from staged import StagedNet, find_stages, quick
 
+from headstart.backbones import build_network, find_backbone
+from headstart.backbones.stages import stage_modules
 from headstart.errors import UnknownNameError, UsageError
 from headstart.finetune import STRATEGIES, TrainSettings, trainable_plan
-from headstart.finetune.strategies import select_parameters
+from headstart.finetune.strategies import norm_parameters, select_parameters
 
 STAGES = find_stages(StagedNet())
 LAST = {"stage3.0.weight", "stage3.1.weight", "stage3.1.bias"}
@@ -77,6 +79,8 @@ def test_later_phases_have_their_own_rate_and_epochs():
     assert (head.head_rate, tuning.head_rate) == (1e-4, 1e-5)
     assert (head.epochs, tuning.epochs) == (8, 6)
     assert phases("two-stage", lr=1.0)[1].head_rate == pytest.approx(0.1)
+    with pytest.raises(UsageError, match=r"two-stage' has 2 \(head, fine-tuning\), got 3 numbers"):
+        phases("two-stage", epochs=(8, 6, 4))
 
 
 def test_frozen_norms_do_not_learn():
@@ -124,3 +128,18 @@ def test_impossible_settings_are_refused(wrong):
 def test_unknown_names_offer_close_ones(wrong):
     with pytest.raises(UnknownNameError, match="Did you mean"):
         TrainSettings(**wrong)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "convnext_atto"])
+def test_a_norm_behind_all_blocks_is_no_last_stage(name):
+    """Alone, as the network's last part, it was all that 'partial' taught: 384 numbers of 5 m."""
+    network = build_network(find_backbone(name), weights="none", image_size=32)
+    stages = stage_modules(network.module, network.spec)
+    blocks, norm = [name for name, m in stages.items() if any(True for _ in m.parameters())][-2:]
+    assert not {n for n, _ in stages[norm].named_parameters(prefix=norm)} - norm_parameters(stages)
+    (phase,) = trainable_plan(stages, TrainSettings(stage_decay=0.5)).phases
+    assert {n.partition(".")[0] for n in phase.rates} == {blocks, norm}
+    assert len(set(phase.rates.values())) == 1
+    gradual = trainable_plan(stages, TrainSettings(strategy="gradual")).phases
+    assert set(gradual[1].rates) == set(phase.rates)
+    assert gradual[1].name == f"from {blocks}"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -13,10 +14,12 @@ from headstart.finetune import (
     STRATEGIES,
     TrainSettings,
     fit_network,
+    median_drops,
     median_epochs,
     predict_logits,
     refit,
 )
+from headstart.finetune.batches import activations
 from headstart.finetune.batches.objectives import fresh_layers
 
 DATA = colourful()
@@ -311,3 +314,39 @@ def test_interrupting_reaches_the_caller(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         fit(quick())
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_the_final_fit_drops_its_rate_where_the_folds_did():
+    """Its own inner part is empty; the training loss, which mostly falls, would never drop it."""
+    settings = quick(schedule="plateau", plateau_patience=0, epochs=(6,), patience=0, lr=0.3)
+    folds = [fit(settings, fold=k) for k in (1, 2, 3)]
+    dropped = [[r.rate for r in one.history[1:]] for one in folds]
+    assert any(rates[-1] < rates[0] for rates in dropped)
+    drops = median_drops(folds)
+    final = refit(
+        staged_network(), DATA, replace(settings, drop_after=drops), epochs=(6,),
+        execution=EXECUTION,
+    )  # fmt: skip
+    counts = np.array([[sum(np.diff(rates[:e]) < 0) for e in range(1, 7)] for rates in dropped])
+    expected = np.floor(np.median(counts, axis=0) + 0.5)
+    got = [sum(np.diff([r.rate for r in final.history][:e]) < 0) for e in range(1, 7)]
+    assert got == expected.tolist()
+    assert got[-1] > 0
+
+
+def test_caches_of_phases_do_not_lie_beside_each_other(monkeypatch):
+    """One is gone when the next is filled, and a phase without an epoch fills none."""
+    alive, most, filled = [], [], []
+
+    class Watched(activations.ActivationCache):
+        def __init__(self, *args):
+            super().__init__(*args)
+            alive.append(weakref.ref(self))
+            most.append(sum(one() is not None for one in alive))
+            filled.append(len(self.position))
+
+    monkeypatch.setattr(activations, "ActivationCache", Watched)
+    settings = quick(strategy="gradual", epochs=(1,), trainable="stages:2")
+    refit(staged_network(), DATA, settings, epochs=(1, 0, 1), execution=EXECUTION)
+    assert most == [1, 1]
+    assert filled == [len(DATA.train_rows)] * 2

@@ -11,6 +11,7 @@ from headstart.finetune.batches.images import PreparedImages, TrainingData, prep
 from headstart.finetune.fitting import (
     TunedNetwork,
     fit_network,
+    median_drops,
     median_epochs,
     predict_logits,
     refit,
@@ -40,6 +41,7 @@ __all__ = [
     "fit_network",
     "flip_note",
     "flips_sideways",
+    "median_drops",
     "median_epochs",
     "plan_network",
     "predict_logits",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -160,6 +161,31 @@ def median_epochs(fits: Sequence[TunedNetwork]) -> tuple[int, ...]:
     return tuple(int(n) for n in np.floor(np.median(table, axis=0) + 0.5))
 
 
+def median_drops(fits: Sequence[TunedNetwork]) -> tuple[tuple[int, ...], ...]:
+    """Epochs of each phase after which 'plateau' drops the rate in the final fit.
+
+    Without an inner part that fit has nothing honest to watch, so it repeats the folds: by the
+    median number of drops that they had seen by then, half numbers up. A fold that has stopped
+    drops no more.
+    """
+    phases = fits[0].plan.phases
+    counts = [[drops_by_epoch(fit, phase.name) for fit in fits] for phase in phases]
+    found = []
+    for of_phase in counts:
+        length = max(len(drops) for drops in of_phase)
+        table = [drops + drops[-1:] * (length - len(drops)) or [0] * length for drops in of_phase]
+        medians = np.floor(np.median(table, axis=0) + 0.5) if length else np.zeros(0)
+        found.append(tuple(int(epoch) for epoch in np.flatnonzero(np.diff(medians)) + 1))
+    return tuple(found)
+
+
+def drops_by_epoch(fit: TunedNetwork, phase: str) -> list[int]:
+    """How often the rate had dropped when each epoch of a phase ended."""
+    rates = [record.rate for record in fit.history if record.phase == phase]
+    dropped = [before > after for before, after in pairwise(rates)]
+    return [0, *np.cumsum(dropped, dtype=int).tolist()] if rates else []
+
+
 def refit(
     network: Network,
     data: TrainingData,
@@ -176,7 +202,7 @@ def refit(
     Args:
         network: stays as it is.
         data: without inner rows.
-        settings: those of the folds.
+        settings: those of the folds; 'plateau' needs `drop_after`, see `median_drops`.
         epochs: from `median_epochs`.
         execution: device and precision.
         start_head: as in `fit_network`, fitted on all training rows.

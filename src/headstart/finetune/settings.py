@@ -73,6 +73,8 @@ class TrainSettings:
         compile: compile the learning part of the network.
         profile: wait for a GPU at every clock, so that the seconds of a step's parts are exact.
         stop_after: epochs a phase really runs, the schedule as planned; None runs all.
+        drop_after: epochs of each phase after which 'plateau' drops the rate, whatever the losses;
+            None watches these.
         seed: of everything random.
     """
 
@@ -121,6 +123,7 @@ class TrainSettings:
     compile: bool = False
     profile: bool = False
     stop_after: tuple[int, ...] | None = None
+    drop_after: tuple[tuple[int, ...], ...] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

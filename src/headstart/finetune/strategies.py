@@ -5,10 +5,11 @@ behind them. A strategy turns it into phases; a phase names every parameter that
 rate. What is not named is frozen: no gradient, and its normalisation layers stay in eval mode, so
 that their statistics do not drift.
 
-Words: a *stage* is one of the network's named parts that has parameters; a *layer* is a module
-with parameters of its own (a convolution, a normalisation, a linear map), in the network's order.
-Parameters are named 'STAGE.NAME'. The head, the classifier behind all stages, always learns, and
-so do head blocks, the stage between the network's last map and its ending: no words choose them.
+Words: a *stage* is one of the network's named parts that has parameters (what only normalises
+belongs to the part before it); a *layer* is a module with parameters of its own (a convolution, a
+normalisation, a linear map), in the network's order. Parameters are named 'STAGE.NAME'. The head,
+the classifier behind all stages, always learns, and so do head blocks, the stage between the
+network's last map and its ending: no words choose them.
 """
 
 from __future__ import annotations
@@ -149,6 +150,22 @@ def names_by_stage(stages: Stages) -> dict[str, list[str]]:
     return {stage: names for stage, names in found.items() if names}
 
 
+def counted_stages(stages: Stages) -> list[list[str]]:
+    """Parameter names of each stage that words count, first to last.
+
+    One that has nothing but normalisation (the norm behind a transformer's blocks) goes with the
+    stage before it: alone it would be all that a 'last stage' teaches.
+    """
+    norms = norm_parameters(stages)
+    found: list[list[str]] = []
+    for names in names_by_stage(stages).values():
+        if found and norms.issuperset(names):
+            found[-1] += names
+        else:
+            found.append(names)
+    return found
+
+
 def layer_names(layers: list[tuple[str, nn.Module]]) -> set[str]:
     """The parameter names of some layers."""
     return {
@@ -170,9 +187,9 @@ def select_parameters(stages: Stages, trainable: str) -> set[str]:
     if trainable in ("all", "none"):
         return parameter_names(stages) if trainable == "all" else set()
     kind, count = parse_trainable(trainable)
-    by_stage = names_by_stage(stages)
+    counted = counted_stages(stages)
     layers = list(named_layers(stages))
-    present = len(by_stage) if kind == "stages" else len(layers)
+    present = len(counted) if kind == "stages" else len(layers)
     if count > present:
         unit = "stages" if kind == "stages" else "layers"
         raise UsageError(
@@ -180,8 +197,7 @@ def select_parameters(stages: Stages, trainable: str) -> set[str]:
             f"'{trainable}'. Lower the number or use 'all'."
         )
     if kind == "stages":
-        chosen = list(by_stage)[present - count :]
-        return {name for stage in chosen for name in by_stage[stage]}
+        return set().union(*counted[present - count :])
     return layer_names(layers[count:] if kind == "after" else layers[present - count :])
 
 
@@ -215,14 +231,18 @@ def trainable_plan(stages: Stages, settings: TrainSettings) -> Plan:
         settings: strategy, words for what learns, rates, epochs.
 
     Raises:
-        UsageError: a choice of layers that this network does not have.
+        UsageError: a choice of layers that this network does not have; more epochs than phases.
     """
     spec = STRATEGIES.get(settings.strategy)
     body = {name: module for name, module in stages.items() if name != BLOCKS_STAGE}
-    phases = tuple(
-        make_phase(stages, settings, draft, index)
-        for index, draft in enumerate(spec.draft(body, settings))
-    )
+    drafts = spec.draft(body, settings)
+    if spec.has_loop and len(settings.epochs) > len(drafts):
+        raise UsageError(
+            f"`epochs` must be one number a phase, and '{spec.name}' has {len(drafts)} "
+            f"({', '.join(name for name, _, _ in drafts)}), got {len(settings.epochs)} numbers. "
+            "Correct --epochs."
+        )
+    phases = tuple(make_phase(stages, settings, draft, i) for i, draft in enumerate(drafts))
     shares = tuple(phase_shares(stages, phase) for phase in phases)
     return Plan(strategy=spec.name, phases=phases, shares=shares)
 
@@ -236,11 +256,12 @@ def make_phase(stages: Stages, settings: TrainSettings, draft: Draft, index: int
     name, chosen, rate = draft
     if settings.freeze_norms:
         chosen = chosen - norm_parameters(stages)
-    by_stage = names_by_stage(stages)
+    blocks = {name: module for name, module in stages.items() if name == BLOCKS_STAGE}
+    body = {name: module for name, module in stages.items() if name not in blocks}
     head_rate = rate * settings.head_lr_factor
-    rates = dict.fromkeys(by_stage.pop(BLOCKS_STAGE, []), head_rate)
-    for depth, stage in enumerate(reversed(by_stage)):
-        for parameter in by_stage[stage]:
+    rates = {name: head_rate for names in names_by_stage(blocks).values() for name in names}
+    for depth, names in enumerate(reversed(counted_stages(body))):
+        for parameter in names:
             if parameter in chosen:
                 rates[parameter] = rate * settings.stage_decay**depth
     return Phase(
@@ -305,13 +326,13 @@ def draft_two_stage(stages: Stages, settings: TrainSettings) -> list[Draft]:
 
 def draft_gradual(stages: Stages, settings: TrainSettings) -> list[Draft]:
     """The head alone, then one stage more a phase, from the last to the first chosen one."""
-    by_stage = names_by_stage(stages)
     chosen = select_parameters(stages, settings.chosen_trainable)
     drafts: list[Draft] = [("head", set(), settings.lr)]
     learning: set[str] = set()
-    for stage in reversed(by_stage):
-        if more := chosen & set(by_stage[stage]):
+    for names in reversed(counted_stages(stages)):
+        if more := chosen.intersection(names):
             learning = learning | more
+            stage = names[0].partition(".")[0]
             drafts.append((f"from {stage}", learning, settings.chosen_later_lr))
     return drafts
 

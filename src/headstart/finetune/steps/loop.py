@@ -37,11 +37,7 @@ def run_phases(task: Task, state: FitState, keep: Keep) -> None:
         task.stopwatch.span(REST),
     ):
         while state.phase < len(task.plan.phases):
-            module = PhaseModule(task, state, keep, advance)
-            if not state.history and len(task.data.inner_rows):
-                score_start(module)
-            if not module.is_over():
-                run_phase(module)
+            go_through(PhaseModule(task, state, keep, advance))
             next_phase(state)
     if not len(task.data.inner_rows):
         keep_best(task, state)
@@ -50,6 +46,21 @@ def run_phases(task: Task, state: FitState, keep: Keep) -> None:
     state.optimizer = None
     with task.stopwatch.span(CHECKPOINT):
         keep(state, {})
+
+
+def go_through(module: PhaseModule) -> None:
+    """What is left of one phase; its freeze-point cache is there while it is needed, and no longer.
+
+    Nobody waits for the collector: Lightning's trainer and the module hold each other.
+    """
+    unscored = not module.state.history and len(module.task.data.inner_rows) > 0
+    if unscored or not module.is_over():
+        module.fill()
+    if unscored:
+        score_start(module)
+    if not module.is_over():
+        run_phase(module)
+    module.cache = None
 
 
 def score_start(module: PhaseModule) -> None:

@@ -37,8 +37,12 @@ class Plateau:
         """Drop the rate where the metric has not improved for longer than the patience."""
         self.bad_epochs = 0 if improved else self.bad_epochs + 1
         if self.bad_epochs > settings.plateau_patience:
-            self.factor *= settings.schedule_factor
-            self.bad_epochs = 0
+            self.drop(settings)
+
+    def drop(self, settings: TrainSettings) -> None:
+        """Lower the rate and begin to wait anew."""
+        self.factor *= settings.schedule_factor
+        self.bad_epochs = 0
 
 
 def rate_factor(settings: TrainSettings, step: int, num_steps: int, steps_an_epoch: int) -> float:

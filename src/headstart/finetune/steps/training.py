@@ -67,7 +67,7 @@ class PhaseModule(lightning.LightningModule):
     """One phase as Lightning sees it."""
 
     def __init__(self, task: Task, state: FitState, keep: Keep, advance: Advance) -> None:
-        """Set which parameters learn, and fill the freeze-point cache.
+        """Set which parameters learn; the freeze-point cache is filled by `fill`.
 
         Args:
             task: the fit.
@@ -90,7 +90,7 @@ class PhaseModule(lightning.LightningModule):
         self.rounds = bool(self.prefix) and sees_same_pictures(task)
         low = task.execution.dtype == torch.bfloat16
         self.sixteen = torch.bfloat16 if low else torch.float16
-        self.cache = self.make_cache()
+        self.cache: ActivationCache | None = None
         self.run: Callable[[Tensor], Tensor] = self.learning_part
         if task.settings.compile:
             self.run = torch.compile(self.learning_part)
@@ -104,14 +104,14 @@ class PhaseModule(lightning.LightningModule):
         self.loss_sum, self.hit_sum = 0.0, 0
         self.steps_an_epoch = -(-num_batches // task.settings.accumulate)
 
-    def make_cache(self) -> ActivationCache | None:
-        """The freeze-point cache, where it pays."""
+    def fill(self) -> None:
+        """Fill the freeze-point cache, where it pays."""
         settings, data = self.task.settings, self.task.data
         if not self.rounds or settings.cache == "off":
-            return None
+            return
         views = settings.views if self.task.frames.augmenter else 0
         with self.span(CACHE_FILL):
-            return fill_cache(
+            self.cache = fill_cache(
                 self.task.frames,
                 self.frozen_part,
                 cache_keys(data.train_rows, data.inner_rows, views),
@@ -335,7 +335,10 @@ class PhaseModule(lightning.LightningModule):
         if in_phase:
             state.phase_best = value
         if settings.schedule == "plateau":
-            state.plateau.update(in_phase, settings)
+            if settings.drop_after is None:
+                state.plateau.update(in_phase, settings)
+            elif self.epoch in settings.drop_after[state.phase]:
+                state.plateau.drop(settings)
         if len(self.task.data.inner_rows):
             state.bad_epochs = 0 if in_phase else state.bad_epochs + 1
         else:  # nothing to choose by: the last epoch is the one

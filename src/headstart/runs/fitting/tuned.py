@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +29,7 @@ from headstart.finetune import (
     TunedNetwork,
     fit_network,
     flip_note,
+    median_drops,
     median_epochs,
     plan_network,
     predict_logits,
@@ -184,11 +186,14 @@ class TunedFitting:
         task = self.task
         everything = np.ones(len(task.split.train), dtype=bool)
         start = self.probe.fit_final().head.layers if self.starts_from_probe else None
+        settings = self.settings
+        if settings.schedule == "plateau":
+            settings = replace(settings, drop_after=median_drops(self.folds))
         with task.clock.phase("training"):
             tuned = refit(
                 self.network,
                 self._data(everything, ~everything),
-                self.settings,
+                settings,
                 epochs=median_epochs(self.folds),
                 execution=task.extractor.execution,
                 start_head=start,
@@ -232,8 +237,6 @@ class TunedFitting:
 
 def without_weights(tuned: TunedNetwork) -> TunedNetwork:
     """The fit for tables only; its network's memory is given back."""
-    from dataclasses import replace
-
     kept = replace(tuned, network=None, head=())  # type: ignore[arg-type]
     gc.collect()
     return kept

@@ -23,7 +23,7 @@ ONLY_TRAINING = ("trainable", "augment", "optimizer", "schedule", "patience", "m
                  "head_blocks", "pool", "compile")  # fmt: skip
 # Decided elsewhere: by the run, or by its other options.
 NOT_BY_TRAIN = (*SHARED, *ONLY_TRAINING, "epochs", "hidden", "dropout", "augmentation", "profile",
-                "stop_after")  # fmt: skip
+                "stop_after", "drop_after")  # fmt: skip
 
 
 def train_settings(settings: RunSettings) -> TrainSettings:
