@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -73,6 +74,33 @@ def test_the_test_part_is_opened_once_for_the_chosen_one(colour_folder, tmp_path
         compare_jobs(settings(colour_folder, out, repeats=3), resume=True)
     with pytest.raises(ResumeError, match="candidates were"):
         compare_jobs(settings(colour_folder, out, strategies=["full"]), resume=True)
+
+
+def test_a_picture_that_changes_between_candidates_stops_the_comparison(
+    colour_folder, tmp_path, monkeypatch
+):
+    """Under the same names other pixels: the first candidate is locked, the second sees them."""
+    asked = settings(
+        colour_folder, tmp_path / "which", strategies=["probe"], settings={"epochs": None},
+        vary={"class_weights": ["none", "balanced"]},
+    )  # fmt: skip
+    true_lock, locked = comparing.lock_candidate, []
+
+    def stop_before_the_second(*arguments, **options):
+        if locked:
+            raise KeyboardInterrupt
+        locked.append(true_lock(*arguments, **options))
+        return locked[0]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparing, "lock_candidate", stop_before_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            compare_jobs(asked)
+    pictures = sorted(colour_folder.rglob("*.png"))
+    shutil.copy(pictures[0], pictures[1])
+    with pytest.raises(ResumeError, match=r"pictures changed between the candidates .*balanced"):
+        compare_jobs(asked, resume=True)
+    assert read(tmp_path / "which")["status"] == "running"
 
 
 def test_an_interrupted_comparison_goes_on_with_the_same_figures(

@@ -18,6 +18,7 @@ from headstart.cli.quick import next_command
 from headstart.errors import DataError, OutputError, UsageError, WeightsError
 from headstart.records import ImageTable
 from headstart.runs import RunSettings, run_job
+from headstart.runs.parts.dividing import units_of
 from headstart.studies.quick import QuickSettings, choose_quickly, choosing
 from headstart.studies.quick.judging import judge_quickly
 from headstart.studies.quick.sample import Sample
@@ -101,8 +102,9 @@ def judged(wrong: dict[str, int], seconds: list[float], weights: str = "hub", gr
         splits=("",) * M, blobs=(b"",) * M, groups=groups,
     )  # fmt: skip
     sample = Sample(
-        table=table, units=None, num_all=500, num_train=400, origin="made", test_drawn=True
-    )
+        table=table, units=units_of(table, None), num_all=500, num_train=400, origin="made",
+        test_drawn=True,
+    )  # fmt: skip
     scores, rows = [], []
     for (name, count), cost in zip(wrong.items(), seconds, strict=True):
         answers = np.where(np.arange(M) < count, 1 - labels, labels)

@@ -28,7 +28,7 @@ from headstart.studies.candidates import (
     check_candidates,
     sort_key,
 )
-from headstart.studies.judging import judge
+from headstart.studies.judging import check_pictures, judge
 from headstart.studies.locking import Measured, lock_candidate, open_candidate
 from headstart.studies.writing import write_files
 
@@ -226,6 +226,7 @@ def lock_choice(
         )
         of_network.setdefault(sort_key(candidate), found)
         measured.append(found)
+        check_pictures(measured)
     answers = [read_answers(Path(c.settings.out)) for c in settings.candidates]
     one: RunSettings = settings.candidates[0].settings
     record.update(judge(measured, answers, fast=settings.fast, seed=one.seed))

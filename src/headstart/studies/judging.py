@@ -90,6 +90,21 @@ def judge(
     }
 
 
+def check_pictures(measured: Sequence[Measured]) -> None:
+    """Refuse candidates that have seen other pictures under the same names.
+
+    Raises:
+        ResumeError: the last one has.
+    """
+    first, last = measured[0], measured[-1]
+    if first.get("data", last["data"]) != last["data"]:
+        raise ResumeError(
+            f"The pictures changed between the candidates '{first['name']}' and '{last['name']}', "
+            "so they cannot be compared. Put them back and remove the folder of the second, or "
+            "begin anew with another --out."
+        )
+
+
 def check_paired(measured: Sequence[Measured], answers: Sequence[Answers]) -> None:
     """Refuse to compare what was not scored on the same images and folds.
 

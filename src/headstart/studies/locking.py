@@ -197,6 +197,7 @@ class LockingJob(Job):
             "image_size": self.network.preprocessing.size,
             "weights": self.network.weights.source,
             "split": self.run_file.record["splits"]["digest"],
+            "data": self.run_file.record["data"]["digest"],
             "model_digest": self.run_file.record["choice"]["model_digest"],
             "repeats": self.repeats,
             "accuracy": figures["accuracy"],
