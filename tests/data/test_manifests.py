@@ -726,3 +726,19 @@ def test_columns_of_a_folder_to_predict_are_refused(tmp_path):
     plant(tmp_path, "a/0.png")
     with pytest.raises(DataError, match="`columns` must go with a manifest"):
         load_unlabelled_or_labelled(str(tmp_path), ("a",), columns="box=x")
+
+
+def test_a_finished_model_sees_the_boxes_of_class_folders(tmp_path):
+    """Boxes and groups of metadata.csv, as when the model learnt; they were passed over."""
+    names = [f"{kind}/{number}.png" for kind in "ab" for number in range(2)]
+    for name in names:
+        plant(tmp_path, name)
+    cells = [f"{name},2 2 10 6,p{i // 2}" for i, name in enumerate(names)]
+    write(tmp_path / "metadata.csv", "path,bbox,patient", *cells)
+    given = {"columns": "box=bbox:xywh", "group_by": "patient"}
+    table = load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), crop_margin=0.1, **given)
+    assert table.labels.tolist() == [1, 1, 0, 0]
+    assert table.groups == ("p0", "p0", "p1", "p1")
+    learnt = load_table(tmp_path, crop_margin=0.1, **given)
+    assert [table.box_of(i) for i in range(4)] == [learnt.box_of(i) for i in range(4)]
+    assert table.box_of(0) is not None

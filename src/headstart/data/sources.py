@@ -147,9 +147,9 @@ def load_unlabelled_or_labelled(
         data: a folder of images, at any depth; or a manifest or pack, of which the rows of the
             test split are taken where it has one, else those of val, else all.
         class_names: the classes of a bundle, in its order, which becomes the table's.
-        group_by: as in `load_table`, for a manifest or pack.
-        columns: as in `load_table`, for a manifest or pack.
-        crop_margin: as in `load_table`, for a manifest.
+        group_by: as in `load_table`.
+        columns: as in `load_table`, for a manifest or pack, or a folder's metadata file.
+        crop_margin: as in `load_table`, for boxes of a manifest or metadata file.
 
     Returns:
         Where every subfolder is named (after NFC) like a class, the labels by that name, and
@@ -168,7 +168,7 @@ def load_unlabelled_or_labelled(
         found, notes = with_groups(collection, subject, group_by)
         table = _measured_table(_name_of(root), found, class_names, crop_margin)
         return replace(table, notes=(*collection.notes, *notes))
-    if columns:
+    if columns and metadata_file(root) is None:
         raise DataError(
             f"`columns` must go with a manifest, {subject} is a folder. Name a manifest, or leave "
             "--columns out."
@@ -176,13 +176,18 @@ def load_unlabelled_or_labelled(
     images = [FoundImage(path=name, file=file) for name, file in find_images(root)]
     if not images:
         raise DataError(f"{subject} holds no images. Name a folder with image files.")
+    collection = with_metadata(root, images, subject, parse_columns(columns))
+    check_margin(crop_margin)
     converted = folder_classes(root)
     folders = [folder.name for folder in subfolders(root)]
     label_of = {folder: class_name(converted.get(class_name(folder), folder)) for folder in folders}
-    if not folders or not set(label_of.values()) <= set(class_names):
-        return assemble_table(_name_of(root), images, (), in_order=True)
-    labelled = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
-    return assemble_table(_name_of(root), labelled, tuple(class_names), in_order=True)
+    images, notes = with_groups(collection, subject, group_by)
+    known: tuple[str, ...] = ()
+    if folders and set(label_of.values()) <= set(class_names):
+        images = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
+        known = tuple(class_names)
+    table = assemble_table(_name_of(root), images, known, in_order=True, crop_margin=crop_margin)
+    return replace(table, notes=(*collection.notes, *notes))
 
 
 def _collect_listed(file: Path, subject: str, wanted: dict[str, str]) -> Collection:
