@@ -45,7 +45,7 @@ def test_both_passes_are_as_each_alone(pictures, monkeypatch, tmp_path, network)
     monkeypatch.setenv("HEADSTART_CACHE", str(tmp_path / "joint"))
     joint = extract_features(pictures, JointExtractor(plain), progress=Progress())
     monkeypatch.setattr(FeatureExtractor, "forward", None)  # no picture is looked at again
-    monkeypatch.setattr("headstart.audit.fingerprints.decode", None)
+    monkeypatch.setattr(FeatureExtractor, "prepare_views", None)
     found = examine(readable_rows(pictures, joint), fixed_execution(), Progress())
     np.testing.assert_array_equal(joint.values, features.values)
     assert joint.facts == features.facts

@@ -12,9 +12,7 @@ features, untouched.
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import PurePath
@@ -23,15 +21,15 @@ import numpy as np
 import torch
 
 from headstart.backbones import Network, build_network, find_backbone
-from headstart.data.boxes import Box, crop_to_box
-from headstart.data.decoding import DECODER_VERSION, DecodingError, decode
+from headstart.data.boxes import Box
+from headstart.data.decoding import DECODER_VERSION
 from headstart.data.fingerprints import FINGERPRINT_VERSION as FINGERPRINT_VERSION
 from headstart.data.fingerprints import RECORD as RECORD
 from headstart.data.fingerprints import Record as Record
-from headstart.data.fingerprints import fingerprint
 from headstart.data.preparing import Order, PreparedPicture
 from headstart.features import FeatureStore, extract_features
 from headstart.inference import FeatureExtractor, ImageSource
+from headstart.inference.extractor import FEW, TASK_IMAGES
 from headstart.limits import usable_cores
 from headstart.progress import Progress
 from headstart.records import Features, ImageFacts
@@ -39,7 +37,6 @@ from headstart.runtime import Execution
 
 NETWORK, IMAGE_SIZE = "mini", 64
 IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
-AHEAD = 64
 
 WORDS = RECORD.itemsize // 2
 
@@ -117,13 +114,14 @@ def examine(source: ImageSource, execution: Execution, progress: Progress) -> Ex
         wanted = sorted({key for key in keys if key and key not in found})
         found.update({key: vector.tobytes() for key, (vector, _) in store.get(wanted).items()})
         missing = {key: row for row, key in enumerate(keys) if key and key not in found}
-        found.update(_decode_again(source, missing, progress))
-        fresh = [*extractor.found, *missing]
+        if missing:
+            _decode_again(extractor, source, list(missing.values()), progress)
+            found.update(extractor.found)
         facts_of = {key: features.facts[row] for row, key in enumerate(keys) if key}
         store.put(
             (key, np.frombuffer(found[key], dtype=np.float16), facts_of[key])
-            for key in fresh
-            if key in facts_of and key in found
+            for key in extractor.found
+            if key in facts_of
         )
     finally:
         store.close()
@@ -135,38 +133,17 @@ def examine(source: ImageSource, execution: Execution, progress: Progress) -> Ex
 
 
 def _decode_again(
-    source: ImageSource, missing: dict[str, int], progress: Progress
-) -> dict[str, bytes]:
-    """Fingerprints of pictures whose embedding was in the store already."""
-    found: dict[str, bytes] = {}
-    if not missing:
-        return found
-    keys = list(missing)
-    rows = [missing[key] for key in keys]
-    with progress.phase("Fingerprints", len(rows)) as advance:
-        for key, record in zip(keys, _ahead(source, rows), strict=True):
-            if record is not None:
-                found[key] = record
-            advance()
-    return found
+    extractor: FingerprintExtractor, source: ImageSource, rows: list[int], progress: Progress
+) -> None:
+    """Have the extractor find the fingerprints of pictures whose embeddings were stored already."""
+    parts = [rows[i : i + TASK_IMAGES] for i in range(0, len(rows), TASK_IMAGES)]
 
+    def prepare(part: list[int]) -> None:  # the squares go at once
+        extractor.prepare_many(source, part, isolated=len(rows) > FEW)
 
-def _ahead(source: ImageSource, rows: Sequence[int]) -> Iterator[bytes | None]:
-    """Fingerprints in order, a bounded number of them in the making."""
-
-    def one(row: int) -> bytes | None:
-        try:
-            data = source.read(row)
-            image, box = decode(data, source.paths[row])[0], source.box_of(row)
-            return fingerprint(image if box is None else crop_to_box(image, box), data)
-        except (DecodingError, OSError):  # it went away since its features were stored
-            return None
-
-    waiting: deque[Future[bytes | None]] = deque()
-    with ThreadPoolExecutor(max(1, usable_cores()), thread_name_prefix="decode") as pool:
-        for row in rows:
-            waiting.append(pool.submit(one, row))
-            if len(waiting) >= AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+    with (
+        progress.phase("Fingerprints", len(rows)) as advance,
+        ThreadPoolExecutor(max(1, usable_cores()), thread_name_prefix="decode") as pool,
+    ):
+        for part, _ in zip(parts, pool.map(prepare, parts), strict=True):
+            advance(len(part))
