@@ -116,8 +116,8 @@ def compare_runs(given: argparse.Namespace) -> None:
             f"{kind}: a second run takes {again / first[kind]:.2%} of the first "
             f"[{min(shares):.2%}, {max(shares):.2%}], n = {given.repeats}; "
             f"{1e6 * again / first['images']:.0f} us an image; {given.added} more images take "
-            f"{whole:.2%}, {statistics.median(more):.2%} [{min(more):.2%}, {max(more):.2%}] without "
-            "reading the others back",
+            f"{whole:.2%}, {statistics.median(more):.2%} [{min(more):.2%}, {max(more):.2%}] "
+            "without reading the others back",
             flush=True,
         )
 
