@@ -4,9 +4,10 @@
 
 Made-up data whose truth is known. Groups of 1 + Poisson(m) images; a group's difficulty is normal
 (standard deviation 1 on the logit scale) and shared by its images, which are right with that
-chance. Two classes; a group is of one class. Scores are normal, shifted by the class (1.5) and by
-the group (standard deviation 1). Each draw is a whole test part; the truth is the figure of
-200,000 groups. Printed: how often the interval held it, and its median width.
+chance. Two classes; a group is of one class, the second is the positive one. Scores are normal,
+shifted by the class (1.5) and by the group (standard deviation 1). Each draw is a whole test part
+with so many groups of either class; the truth is the figure of 200,000 groups in these shares.
+Printed: how often the interval held it, how many had none, and its median width.
 
 No clock is read: the figures do not depend on the machine. Those of the last run are in
 docs/experiments.md.
@@ -28,22 +29,26 @@ from headstart.statistics import (
     auc_interval,
     decision_estimates,
     headline_intervals,
+    sensitivity_estimate,
     share_estimate,
 )
 
-GROUPS = (4, 6, 10, 20, 40, 100)
+GROUPS = ((2, 2), (3, 3), (5, 5), (10, 10), (20, 20), (50, 50), (20, 3), (3, 20), (36, 4))
 MEAN_MORE = (1, 19)  # Poisson's mean of the images of a group beyond the first
 TRUTH_GROUPS = 200_000
+SPECIFICITY = 0.9
 
 
 class Sample:
     """A test part: labels, scores of two models, groups."""
 
-    def __init__(self, num_groups: int, more: float, generator: np.random.Generator) -> None:
-        """Draw it; both classes occur."""
+    def __init__(
+        self, of_class: tuple[int, int], more: float, generator: np.random.Generator
+    ) -> None:
+        """Draw so many groups of each class."""
+        num_groups = sum(of_class)
         sizes = 1 + generator.poisson(more, num_groups)
-        of_group = generator.integers(2, size=num_groups)
-        of_group[:2] = 0, 1
+        of_group = np.repeat([0, 1], of_class)
         self.groups: Integers = np.repeat(np.arange(num_groups), sizes)
         self.labels: Integers = of_group[self.groups].astype(np.int64)
         self.scores = [self._scores(num_groups, generator) for _ in range(2)]
@@ -90,6 +95,24 @@ def macro_f1(sample: Sample) -> Interval | None:
     return made["macro_f1"]
 
 
+def balanced_accuracy(sample: Sample) -> Interval | None:
+    """Mean recall of the classes."""
+    made = headline_intervals(sample.probabilities, sample.labels, 2, groups=sample.groups, seed=0)
+    return made["balanced_accuracy"]
+
+
+def sensitivity_at(scores: Floats, yes: Bools) -> float:
+    """Sensitivity where a tenth of the negatives is called positive."""
+    return float((scores[yes] > np.quantile(scores[~yes], SPECIFICITY)).mean())
+
+
+def fixed_specificity(sample: Sample) -> Interval | None:
+    """Sensitivity at that specificity."""
+    return sensitivity_estimate(
+        sample.scores[0], sample.labels == 1, SPECIFICITY, groups=sample.groups, seed=0
+    ).interval
+
+
 def auc(sample: Sample) -> Interval | None:
     """Area under the ROC curve."""
     return auc_interval(sample.probabilities, sample.labels, groups=sample.groups)
@@ -101,9 +124,11 @@ def difference(sample: Sample) -> Interval | None:
     return paired_bootstrap(first, second, groups=sample.groups, seed=0).interval
 
 
-def truths(more: float) -> dict[str, float]:
+def truths(of_class: tuple[int, int], more: float) -> dict[str, float]:
     """Every figure of very many groups."""
-    sample = Sample(TRUTH_GROUPS, more, np.random.default_rng(1))
+    times = TRUTH_GROUPS // sum(of_class)
+    many = of_class[0] * times, of_class[1] * times
+    sample = Sample(many, more, np.random.default_rng(1))
     right, yes = sample.right(), sample.labels == 1
     se, sp = float(right[yes].mean()), float(right[~yes].mean())
     share = float(yes.mean())
@@ -116,7 +141,9 @@ def truths(more: float) -> dict[str, float]:
         "accuracy": float(right.mean()),
         "recall": se,
         "ppv": 0.1 * se / (0.1 * se + 0.9 * (1 - sp)),
+        "balanced accuracy": (se + sp) / 2,
         "macro F1": float(np.mean(f1)),
+        "sensitivity at": sensitivity_at(sample.scores[0], yes),
         "AUC": found[0],
         "difference": 0.0,
     }
@@ -126,7 +153,9 @@ FIGURES: dict[str, Callable[[Sample], Interval | None]] = {
     "accuracy": accuracy,
     "recall": recall,
     "ppv": ppv,
+    "balanced accuracy": balanced_accuracy,
     "macro F1": macro_f1,
+    "sensitivity at": fixed_specificity,
     "AUC": auc,
     "difference": difference,
 }
@@ -142,13 +171,12 @@ def main() -> None:
     names = asked.figures.split(",")
     print("images a group | groups | " + " | ".join(f"{n} held, none, width" for n in names))
     for more in MEAN_MORE:
-        truth = truths(more)
-        for num_groups in GROUPS:
-            cells = []
+        for of_class in GROUPS:
+            truth, cells = truths(of_class, more), []
             for name in names:
-                generator = np.random.default_rng(num_groups)
+                generator = np.random.default_rng(sum(of_class))
                 made = [
-                    FIGURES[name](Sample(num_groups, more, generator)) for _ in range(asked.draws)
+                    FIGURES[name](Sample(of_class, more, generator)) for _ in range(asked.draws)
                 ]
                 given = [one for one in made if one is not None]
                 held = sum(one.low <= truth[name] <= one.high for one in given)
@@ -156,7 +184,7 @@ def main() -> None:
                 cells.append(
                     f"{100 * held / len(given):.1f} %, {len(made) - len(given)}, {width:.3f}"
                 )
-            print(f"{1 + more} | {num_groups} | " + " | ".join(cells), flush=True)
+            print(f"{1 + more} | {of_class[0]} + {of_class[1]} | " + " | ".join(cells), flush=True)
 
 
 if __name__ == "__main__":

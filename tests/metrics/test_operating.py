@@ -131,14 +131,14 @@ def test_predictive_values_by_counting():
 
 def test_predictive_intervals_mirror_and_cover():
     """NPV is the PPV of the other class; 95 % intervals hold the truth about so often."""
-    ppv, npv = predictive_intervals(40, 50, 70, 90, 0.1, 0.95)
-    mirrored_ppv, mirrored_npv = predictive_intervals(70, 90, 40, 50, 0.9, 0.95)
+    ppv, npv = predictive_intervals(40, 50, 70, 90, 0.1, 1.96)
+    mirrored_ppv, mirrored_npv = predictive_intervals(70, 90, 40, 50, 0.9, 1.96)
     for one, other in ((ppv, mirrored_npv), (npv, mirrored_ppv)):
         assert (one.value, one.low, one.high) == pytest.approx((other.value, other.low, other.high))
     generator, inside = np.random.default_rng(0), np.zeros(2)
     truth = predictive_values(0.8, 0.9, 0.1)
     for _ in range(2000):
         drawn = generator.binomial(50, 0.8), generator.binomial(100, 0.9)
-        found = predictive_intervals(drawn[0], 50, drawn[1], 100, 0.1, 0.95)
+        found = predictive_intervals(drawn[0], 50, drawn[1], 100, 0.1, 1.96)
         inside += [part.low <= true <= part.high for part, true in zip(found, truth, strict=True)]
     assert (np.abs(inside / 2000 - 0.95) < 0.02).all(), inside / 2000

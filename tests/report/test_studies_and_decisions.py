@@ -338,7 +338,7 @@ def test_a_quick_choice_has_a_page(tmp_path):
     assert "Recommended: ResNet50" in text
     assert "It is twice as fast." in text
     assert "400 of 1,000 training images" in text
-    assert "90 groups" in text
+    assert "90 independent groups" in text
     assert "-1.0 points" in text
     assert "about 600" in text  # images/s, estimated
     assert "Few images tell little." in text

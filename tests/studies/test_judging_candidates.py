@@ -10,7 +10,7 @@ from headstart.errors import ResumeError
 from headstart.statistics import wilson
 from headstart.studies import answers as answers_file
 from headstart.studies.answers import Answers, read_answers, write_answers
-from headstart.studies.judging import judge
+from headstart.studies.judging import check_pictures, judge
 from headstart.studies.measuring import resident_peak_mib
 from headstart.studies.pareto import comparison_figure, side_steps
 from headstart.studies.writing import comparison_text, p_value, told, write_files
@@ -167,3 +167,12 @@ def test_a_comparison_from_before_a_setting_had_its_default():
     assert with_defaults(compared)["candidates"]["mini-probe"] == asked
     other = RunSettings(data="digits", out="x", alpha=0.2).compared()
     assert with_defaults(compared)["candidates"]["mini-probe"] != other
+
+
+def test_candidates_of_an_earlier_version_have_no_digest_of_their_pictures():
+    old, new = {"name": "a"}, {"name": "b", "data": "x"}
+    check_pictures([old])
+    check_pictures([old, new])
+    check_pictures([new, old])
+    with pytest.raises(ResumeError, match="changed between the candidates 'b' and 'c'"):
+        check_pictures([new, new | {"name": "c", "data": "y"}])

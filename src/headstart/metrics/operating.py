@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, ndtri
+from scipy.special import expit
 
 from headstart.errors import UsageError
 from headstart.records import Floats
@@ -214,7 +214,7 @@ def predictive_intervals(
     rejected: float,
     negatives: float,
     prevalence: float,
-    level: float,
+    quantile: float,
 ) -> tuple[PredictiveValue, PredictiveValue]:
     """PPV and NPV of independent images with intervals on the logit scale.
 
@@ -229,10 +229,9 @@ def predictive_intervals(
         rejected: negatives called negative.
         negatives: how many there are, above 0.
         prevalence: of the positive class where the test is to be used, 0 to 1.
-        level: coverage.
+        quantile: how many standard errors to each side.
     """
     values = predictive_values(hits / positives, rejected / negatives, prevalence)
-    z = float(ndtri(0.5 + level / 2))
     count = positives + 1, negatives + 1
     se, sp = (hits + 0.5) / count[0], (rejected + 0.5) / count[1]
     odds = prevalence / (1 - prevalence)
@@ -242,8 +241,8 @@ def predictive_intervals(
         math.sqrt(se / ((1 - se) * count[0]) + (1 - sp) / (sp * count[1])),
     )
     return (
-        _around(values[0], centres[0], z * spreads[0]),
-        _around(values[1], centres[1], z * spreads[1]),
+        _around(values[0], centres[0], quantile * spreads[0]),
+        _around(values[1], centres[1], quantile * spreads[1]),
     )
 
 

@@ -157,7 +157,7 @@ def mistakes_view(run: StoredRun, pictures: Pictures) -> dict[str, Any]:
         }
         if groups
         else [],
-        "sources": scores_by("source", tested, run.splits),
+        "sources": scores_by("source", tested, run.splits, run.images),
     }
 
 

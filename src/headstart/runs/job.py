@@ -414,11 +414,14 @@ class Job:
         logits = mean_logits(features, model.head.layers)
         probabilities = Confidence(temperature=self.temperature).probabilities(logits)
         units = self.task.units
+        groups = self.task.drawn(rows)
+        if units is not None and self.task.table.groups is not None:
+            groups = units.codes[rows]  # new ones come in groups, even if each has one image here
         return Aside(
             probabilities=probabilities,
             labels=self.task.table.labels[rows],
             features=mean_over_views(features),
-            groups=None if units is None else units.codes[rows],
+            groups=groups,
         )
 
     def lock(self, model: FittedModel, metrics: dict[str, Any]) -> None:

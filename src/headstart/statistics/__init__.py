@@ -1,8 +1,8 @@
 """How sure a figure is: an interval for every metric.
 
 Images are the sample, or groups of images (a patient, a video) where `groups` says so.  Shares
-of independent images get Wilson's interval, shares over groups, F1 and areas under curves one
-from influences, everything else a bootstrap; each module says how and why.
+of independent images get Wilson's interval, shares over groups, F1 of a class and areas under
+curves one from influences, everything else a bootstrap; each module says how and why.
 
 Rejected: centring on the median (covers no better, and is no bias estimate); Hanley and
 McNeil's AUC variance (assumes a distribution); BCa (1,000 more passes for the acceleration, and

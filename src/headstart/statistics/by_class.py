@@ -21,8 +21,20 @@ from headstart.metrics.classification import check_scored, predict
 from headstart.metrics.operating import check_prevalence, operating_points, predictive_intervals
 from headstart.metrics.ranking import class_auc, class_average_precision, scorable_classes
 from headstart.records import Floats, Integers
-from headstart.statistics.influence import effective_counts, influence_interval, ratio_estimate
-from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson_on
+from headstart.statistics.influence import (
+    effective_counts,
+    influence_interval,
+    ratio_estimate,
+    units_by_class,
+)
+from headstart.statistics.intervals import (
+    LEVEL,
+    Estimate,
+    Interval,
+    normal_quantile,
+    student_quantile,
+    wilson_on,
+)
 from headstart.statistics.means import share_estimate
 from headstart.statistics.resampling import (
     RESAMPLES,
@@ -174,7 +186,7 @@ def sensitivity_estimate(
     hits, alarms = (np.cumsum(part, axis=1) for part in drawn)
     allowed = alarms <= (1 - specificity + 1e-12) * alarms[:, -1:]
     draws = _share((hits * allowed).max(axis=1), hits[:, -1])
-    units = int(labels.sum()) if codes is None else len(np.unique(codes[labels]))
+    units = int(units_by_class(labels.astype(np.int64), codes).min())  # of both sides: a threshold
     grouped = codes is not None
     interval = percentile_interval(
         draws, value, level, units=units, method="bootstrap", grouped=grouped
@@ -225,9 +237,13 @@ def _at_prevalence(
     check_prevalence(prevalence)
     if actual.all() or not actual.any():
         return dict.fromkeys(("ppv", "npv"), Estimate(value=None, interval=None))
-    hits, positives = effective_counts(called, actual, codes, level)
-    rejected, negatives = effective_counts(~called, ~actual, codes, level)
-    made = predictive_intervals(hits, positives, rejected, negatives, prevalence, level)
+    hits, positives = effective_counts(called, actual, codes)
+    rejected, negatives = effective_counts(~called, ~actual, codes)
+    quantile = normal_quantile(level)
+    if codes is not None:
+        fewest = int(units_by_class(actual.astype(np.int64), codes).min())
+        quantile = student_quantile(level, fewest - 1)
+    made = predictive_intervals(hits, positives, rejected, negatives, prevalence, quantile)
     method = "logit" if codes is None else "logit, groups as so many images"
     return {
         name: Estimate(

@@ -22,10 +22,11 @@ from headstart.metrics.classification import METRICS, MetricSpec, check_scored, 
 from headstart.metrics.counts import ClassCounts
 from headstart.records import Floats, Integers
 from headstart.statistics.influence import (
+    effective_units,
     fold_mean,
     influence_interval,
-    smallest_class,
     smallest_what,
+    units_by_class,
 )
 from headstart.statistics.intervals import LEVEL, Estimate, Interval, wilson_on
 from headstart.statistics.means import share_estimate
@@ -164,7 +165,11 @@ class _Sample:
         if spec.averages_classes:
             draws = np.clip(draws + (value - draws.mean()), spec.lowest, 1.0)
             method = "centred bootstrap"
-        units = len(self.labels) if self.codes is None else int(self.codes.max()) + 1
+        units = len(self.labels)
+        if self.codes is not None:
+            alone = int(self.codes.max()) + 1
+            averages = spec.averages_classes
+            units = min(alone, effective_units(self.labels, self.codes)) if averages else alone
         return percentile_interval(
             draws, value, self.level, units=units, method=method, grouped=self.codes is not None
         )
@@ -174,6 +179,6 @@ class _Sample:
         shares = spec.averages_classes and spec.bigger_is_better and spec.lowest == 0
         if not shares or value not in (0.0, 1.0):
             return None
-        smallest = smallest_class(self.labels, self.codes)
+        smallest = int(units_by_class(self.labels, self.codes).min())
         what = smallest_what(smallest, self.codes is not None)
         return wilson_on(value, smallest, what, "all resamples equal", self.level)

@@ -4,8 +4,14 @@ The sum of squares of the images' influences / n^2 is the variance (see `metrics
 the AUC of two classes this is DeLong (1988).  With groups the influences are added within a
 group before squaring; for a ratio of sums that is the linearised variance of cluster samples
 (Cochran 1977, ch. 6).  The interval is made on the logit scale, so it stays in (0, 1).
-Where there are groups its quantile is Student's, because few groups tell little of their own
-spread; benchmarks/interval_coverage.py shows what that is worth.
+For ratios, and wherever there are groups, its quantile is Student's: few units tell little of
+their own spread.  An average over classes hangs on all of them, with degrees of freedom after
+Satterthwaite (1946), halved, but no fewer than the smallest class alone would have; what they are
+worth shows benchmarks/interval_coverage.py.
+
+A class of one or two units has hardly any spread, so the variance lacks its part.  Of one class
+against the rest the wider of this interval and Wilson's on the smaller side is taken; to an
+average over classes such a class adds the variance that Wilson's interval on its units has.
 Influences without spread say nothing: then Wilson on the images that the value is about, of an
 area those of the smallest class; or on the groups that have them.
 
@@ -15,15 +21,24 @@ not on one scale and are never compared; folds are disjoint images, so their var
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit, logit
 
 from headstart.metrics.ranking import Influences, auc_influences
 from headstart.records import Floats, Integers
-from headstart.statistics.intervals import LEVEL, Estimate, Interval, normal_quantile, wilson_on
+from headstart.statistics.intervals import (
+    LEVEL,
+    Estimate,
+    Interval,
+    normal_quantile,
+    student_quantile,
+    wilson,
+    wilson_on,
+)
 from headstart.statistics.resampling import Groups, group_codes
 
 FEWEST_UNITS = 3
@@ -45,19 +60,15 @@ def influence_interval(
 
     Args:
         found: the value and (N,) influences on it.
-        labels: (N,) int64; the smallest class stands in where there is no variance.
+        labels: (N,) int64, all that occur take part in the value.
         groups: (N,) or None.
         level: coverage.
     """
     if found is None:
         return None
     value, influences = found
-    spread, smallest = _variance(influences, groups), smallest_class(labels, groups)
-    return _logit_interval(
-        value, spread, smallest, what=smallest_what(smallest, groups is not None),
-        freedom=None if groups is None else smallest - 1, fewest=smallest,
-        grouped=groups is not None, level=level,
-    )  # fmt: skip
+    spread = _spread(value, influences, labels, group_codes(groups), level)
+    return _class_interval(value, [spread], groups is not None, level)
 
 
 def ratio_estimate(
@@ -87,30 +98,23 @@ def ratio_estimate(
     return Estimate(value=value, interval=interval)
 
 
-def effective_counts(
-    held: Bools, asked: Bools, codes: Integers | None, level: float
-) -> tuple[float, float]:
+def effective_counts(held: Bools, asked: Bools, codes: Integers | None) -> tuple[float, float]:
     """How many independent images would tell as much of a share: those that held, and all asked.
 
-    Korn and Graubard (1998): share (1 - share) / variance, times (normal / Student's quantile)^2
-    where few groups tell of the spread; at most the images, and the groups where all are alike.
+    share (1 - share) / variance (Kish 1965); at most the images, and the groups where all are
+    alike.
 
     Args:
         held: (N,) True where it did.
         asked: (N,) True where an image counts, at least one.
         codes: (N,) of groups, or None: then the images.
-        level: coverage.
     """
     right, n = held[asked].astype(np.float64), int(asked.sum())
-    if codes is None:
+    own = None if codes is None else group_codes(codes[asked])
+    if own is None or int(own.max()) + 1 == n:
         return float(right.sum()), n
-    own, share = group_codes(codes[asked]), float(right.mean())
-    assert own is not None
-    units, variance = int(own.max()) + 1, _variance(right - share, own)
-    count = float(units)
-    if variance > 1e-24 and units > 1:
-        quantiles = normal_quantile(level) / stdtrit(units - 1, 0.5 + level / 2)
-        count = min(n, share * (1 - share) / variance * float(quantiles) ** 2)
+    share, variance = float(right.mean()), _variance(right - right.mean(), own)
+    count = min(n, share * (1 - share) / variance) if variance > 1e-24 else int(own.max()) + 1
     return share * count, count
 
 
@@ -148,25 +152,78 @@ def fold_mean(
     Returns:
         Value and interval; None where no fold has a class with positives and negatives.
     """
-    values, variances, smallest = [], [], []
+    values, spreads = [], []
+    codes = group_codes(groups)
     for fold in np.unique(folds):
         rows = folds == fold
         found = of_scores(probabilities[rows], labels[rows])
         if found is not None:
             values.append(found[0])
-            own = None if groups is None else groups[rows]
-            variances.append(_variance(found[1], own))
-            smallest.append(smallest_class(labels[rows], own))
+            own = None if codes is None else codes[rows]
+            spreads.append(_spread(*found, labels[rows], own, level))
     if not values:
         return None
-    value, variance = float(np.mean(values)), sum(variances) / len(values) ** 2
-    units, grouped = sum(smallest), groups is not None
-    interval = _logit_interval(
-        value, variance, units, what=smallest_what(units, grouped),
-        freedom=units - len(values) if grouped else None, fewest=min(smallest),
+    value = float(np.mean(values))
+    return value, _class_interval(value, spreads, groups is not None, level)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Spread:
+    """What the images of one test part, or one fold, tell of a value's variance.
+
+    Attributes:
+        variance: of the value.
+        by_class: (C,) the part of each class that occurs, as far as they can be told apart.
+        units: (C,) images or groups of each.
+    """
+
+    variance: float
+    by_class: Floats
+    units: Integers
+
+
+def _spread(
+    value: float, influences: Floats, labels: Integers, codes: Integers | None, level: float
+) -> Spread:
+    """Of (N,) influences on a value; classes of one or two units add what Wilson says of them."""
+    units = units_by_class(labels, codes)
+    present, own = np.unique(labels, return_inverse=True)
+    if codes is None:
+        by_class = np.bincount(own, influences**2)
+    else:
+        cells, place = np.unique(codes * len(present) + own, return_inverse=True)
+        by_class = np.bincount(cells % len(present), np.bincount(place, influences) ** 2)
+    variance, few = _variance(influences, codes), units < FEWEST_UNITS
+    if len(present) > 2:
+        ends = [wilson(value * n, int(n), level) for n in units[few]]
+        widths = np.array([one.high - one.low for one in ends]) / len(present)
+        variance += float(((widths / (2 * normal_quantile(level))) ** 2).sum())
+    return Spread(variance=variance, by_class=by_class / len(labels) ** 2, units=units)
+
+
+def _class_interval(
+    value: float, spreads: Sequence[Spread], grouped: bool, level: float
+) -> Interval:
+    """Interval of the mean of one value a spread, each hanging on its classes."""
+    variance = sum(spread.variance for spread in spreads) / len(spreads) ** 2
+    smallest = sum(int(spread.units.min()) for spread in spreads)
+    freedom = None
+    if grouped:
+        parts = np.concatenate([spread.by_class for spread in spreads])
+        units = np.concatenate([spread.units for spread in spreads])
+        freedom = max(smallest - len(spreads), satterthwaite(parts, units) / 2)
+    alone = all(len(spread.units) <= 2 for spread in spreads)
+    return _logit_interval(
+        value, variance, smallest, what=smallest_what(smallest, grouped), freedom=freedom,
+        fewest=min(int(spread.units.min()) for spread in spreads) if alone else FEWEST_UNITS,
         grouped=grouped, level=level,
     )  # fmt: skip
-    return value, interval
+
+
+def satterthwaite(variances: Floats, units: Integers) -> float:
+    """Degrees of freedom of a sum of independent variances, each told by so many units."""
+    bottom = float((variances**2 / np.maximum(units - 1, 1)).sum())
+    return float(variances.sum() ** 2 / bottom) if bottom else 0.0
 
 
 def _variance(influences: Floats, groups: Groups | None) -> float:
@@ -178,13 +235,23 @@ def _variance(influences: Floats, groups: Groups | None) -> float:
     return float((sums**2).sum()) / n**2 * unbiased
 
 
-def smallest_class(labels: Integers, groups: Groups | None) -> int:
-    """Images of the smallest class that is present, or the fewest groups that have a class."""
-    if groups is not None:
-        codes = np.unique(groups, return_inverse=True)[1]
-        labels = np.unique(np.stack([labels, codes]), axis=1)[0]
+def units_by_class(labels: Integers, codes: Integers | None) -> Integers:
+    """(C,) images, or groups, that have each class that occurs."""
+    if codes is not None:
+        count = int(codes.max()) + 1
+        labels = np.unique(labels * count + codes) // count
     support = np.bincount(labels)
-    return int(support[support > 0].min())
+    return support[support > 0]
+
+
+def effective_units(labels: Integers, codes: Integers | None) -> int:
+    """Images or groups whose mean would be told as well as an average over classes.
+
+    Each class's part is taken to vary with one over its units; see the top of this file.
+    """
+    units = units_by_class(labels, codes)
+    freedom = max(int(units.min()) - 1, satterthwaite(1 / units, units) / 2)
+    return 1 + int(freedom)
 
 
 def _logit_interval(
@@ -193,7 +260,7 @@ def _logit_interval(
     units: int,
     *,
     what: str,
-    freedom: int | None,
+    freedom: float | None,
     fewest: int,
     grouped: bool,
     level: float,
@@ -206,16 +273,14 @@ def _logit_interval(
         units: images or groups that the value hangs on.
         what: they are called.
         freedom: of Student's quantile, at least 1; None takes the normal one.
-        fewest: as `units`, in the fold that has the fewest. One has no spread and two have
-            hardly any, so the variance lacks a part, and the wider of both intervals is taken.
+        fewest: as `units`, in the fold that has the fewest; below `FEWEST_UNITS` the wider of both
+            intervals is taken.
         grouped: whether groups are the sample.
         level: coverage.
     """
     if variance <= 1e-24 or not 0 < value < 1:
         return wilson_on(value, units, what, "no variance", level)
-    quantile = normal_quantile(level)
-    if freedom is not None:
-        quantile = float(stdtrit(max(freedom, 1), 0.5 + level / 2))
+    quantile = normal_quantile(level) if freedom is None else student_quantile(level, freedom)
     half = quantile * np.sqrt(variance) / (value * (1 - value))
     low, high = float(expit(logit(value) - half)), float(expit(logit(value) + half))
     if fewest < FEWEST_UNITS:

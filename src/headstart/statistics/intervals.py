@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 LEVEL = 0.95
 
@@ -63,6 +63,11 @@ def wilson_on(value: float, n: int, what: str, why: str, level: float = LEVEL) -
     """Wilson as if the value were a share of `n` units, its method saying of what and why."""
     ends = wilson(value * n, n, level)
     return Interval(low=ends.low, high=ends.high, method=f"wilson on {what} ({why})")
+
+
+def student_quantile(level: float, freedom: float) -> float:
+    """Student's quantile of a two-sided interval; with less than one degree of freedom, of one."""
+    return float(stdtrit(max(freedom, 1.0), 0.5 + level / 2))
 
 
 def normal_quantile(level: float) -> float:

@@ -176,9 +176,8 @@ def percentile_interval(
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return None
-    tail = 0.5 - level / 2
-    if units > 1:
-        tail = float(ndtr(stdtrit(units - 1, tail) * np.sqrt(units / (units - 1))))
+    units = max(units, 2)
+    tail = float(ndtr(stdtrit(units - 1, 0.5 - level / 2) * np.sqrt(units / (units - 1))))
     low, high = np.quantile(draws, [tail, 1 - tail])
     if high - low <= 1e-12 * max(1.0, abs(value)):
         return None

@@ -97,7 +97,8 @@ def check_pictures(measured: Sequence[Measured]) -> None:
         ResumeError: the last one has.
     """
     first, last = measured[0], measured[-1]
-    if first.get("data", last["data"]) != last["data"]:
+    known = {one["data"] for one in (first, last) if "data" in one}  # not of an earlier version
+    if len(known) > 1:
         raise ResumeError(
             f"The pictures changed between the candidates '{first['name']}' and '{last['name']}', "
             "so they cannot be compared. Put them back and remove the folder of the second, or "

@@ -24,13 +24,14 @@ from headstart.report.wording import (
     percent,
     with_interval,
 )
-from headstart.runs.files.record import leaks_of
+from headstart.runs.files.record import has_leaking_test, leaks_of
 
 CONFLICTS = frozenset({"labels-exact", "labels-near"})
 FEW_TO_LEARN = 10  # images of a class
 FEW_TO_TEST = 30
 WIDE = 0.10  # of the interval of the test accuracy
 DOMINANT = 0.7  # share of one class
+NO_TEST = "These figures are no honest test; do not compare or publish them as one."
 CROSSING = ("leak-exact", "leak-near", "leak-groups")
 FEW_LEAKS = 0.01  # of the test part; fewer move no figure by more than a rounding
 NO_GROUPING = "No grouping can separate source from class"  # in the note of a shortcut
@@ -104,8 +105,7 @@ def allowed_alarms(run: StoredRun) -> Iterator[Alarm]:
         yield Alarm(
             level="alarm",
             title="Leaks were allowed (--allow-leaks)",
-            text=f"{' '.join(leaks)} These figures are no honest test; do not compare or publish "
-            "them as one.",
+            text=" ".join([*leaks, NO_TEST] if has_leaking_test(run.record) else leaks),
         )
 
 

@@ -134,13 +134,16 @@ def answers_of(predictions: Predictions, rows: Integers) -> list[Answer]:
     return found
 
 
-def scores_by(column: str, predictions: Predictions, splits: Sequence[Row]) -> list[PartScore]:
+def scores_by(
+    column: str, predictions: Predictions, splits: Sequence[Row], images: Sequence[Row] = ()
+) -> list[PartScore]:
     """Accuracy of every group or source of the test part, most mistakes first.
 
     Args:
         column: 'group' or 'source' of `splits.csv`.
         predictions: of the test part.
         splits: lines of `splits.csv`; empty cells belong to no part.
+        images: lines of `images.csv`, whose units the intervals draw whole.
     """
     rows_of = {row["path"]: row for row in splits}
     found = [rows_of.get(path, {}) for path in predictions.paths]
@@ -150,11 +153,12 @@ def scores_by(column: str, predictions: Predictions, splits: Sequence[Row]) -> l
         part = row.get(column, "")
         if part:
             tally.setdefault(part, []).append(i)
-    alone = column == "group" or not any(row.get("group") for row in found)
+    unit_of = {row["path"]: row.get("unit", "") for row in images}
     scores = []
     for name, rows in tally.items():
-        units = np.array([found[i].get("group") or found[i]["path"] for i in rows])
-        made = share_estimate(right[rows], groups=None if alone else units)
+        own = [found[i] for i in rows]
+        units = [unit_of.get(row["path"]) or row.get("group") or row["path"] for row in own]
+        made = share_estimate(right[rows], groups=None if column == "group" else np.array(units))
         assert made.interval is not None
         scores.append(
             PartScore(

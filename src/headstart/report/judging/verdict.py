@@ -22,7 +22,7 @@ from headstart.report.wording import (
     listed,
     percent,
 )
-from headstart.runs.files.record import leaks_of
+from headstart.runs.files.record import has_leaking_test
 
 Bars = list[dict[str, object]]
 
@@ -60,7 +60,7 @@ def how_well(run: StoredRun) -> str:
         return ""
     count = run.metrics["test"]["num_images"]
     ends = interval_text(figure)
-    leaking = bool(leaks_of(run.record))
+    leaking = has_leaking_test(run.record)
     seen = (
         "but images stand on both sides (leaks were allowed), so this is no test"
         if leaking

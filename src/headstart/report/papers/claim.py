@@ -329,7 +329,9 @@ def performance(run: StoredRun) -> str:
     if recalls:
         lines.append(f"Recall by class (internal test): {recalls}")
     lines += by_subgroup(run)
-    sources = [] if run.tested is None else scores_by("source", run.tested, run.splits)
+    sources = []
+    if run.tested is not None:
+        sources = scores_by("source", run.tested, run.splits, run.images)
     if len(sources) > 1:
         by = ", ".join(f"{s.name} {percent(s.accuracy)} of {s.num_images}" for s in sources)
         lines.append(f"Accuracy by source (internal test): {by}")

@@ -223,6 +223,12 @@ def leaks_of(record: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def has_leaking_test(record: Mapping[str, Any]) -> bool:
+    """Whether the test part itself was allowed to leak, and not the folds or thresholds alone."""
+    audit, splits = record.get("audit") or {}, record.get("splits") or {}
+    return bool(audit.get("leaks_allowed") or splits.get("leaks"))
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Read the record of a run.
 

@@ -200,7 +200,7 @@ def fit_sets(
     """Thresholds, one for all classes or one a class, so that `1 - alpha` of the sets are right."""
     names, alpha, by_class = task.table.class_names, task.settings.alpha, sets_by_class(task)
     if aside is None:
-        note = APPROXIMATE + (f"; {GROUPED}" if task.drawn(task.split.train) is not None else "")
+        note = APPROXIMATE + (f"; {GROUPED}" if task.table.groups is not None else "")
     elif task.split.calibration_leaks:
         note = NOT_GUARANTEED
     else:
