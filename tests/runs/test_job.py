@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -150,11 +151,11 @@ def test_a_finished_run_that_lost_a_part_is_made_whole(finished, colour_folder):
         assert loaded.predict(colour_folder / "red/00.png").names == ["red"]
 
 
-def interrupt(colour_folder, out, monkeypatch):
+def interrupt(colour_folder, out, monkeypatch, **asked):
     with monkeypatch.context() as patch:
         patch.setattr(job.Job, "fit_final", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            run_job(settings(colour_folder, out))
+            run_job(settings(colour_folder, out, **asked))
 
 
 def test_damaged_checkpoints_are_fitted_again(finished, colour_folder, tmp_path, monkeypatch):
@@ -184,6 +185,25 @@ def test_resuming_with_other_images_is_refused(colour_folder, tmp_path, monkeypa
     with pytest.raises(ResumeError, match="have changed"):
         run_job(settings(colour_folder, tmp_path / "run"), resume=True)
     assert (tmp_path / "run" / "run.json").exists()
+
+
+def test_resuming_with_other_weights_under_the_same_name_is_refused(
+    colour_folder, tmp_path, monkeypatch
+):
+    """Heads that were kept know nothing of another network's features: 12 % right, no word said."""
+    from safetensors.torch import load_file, save_file
+
+    bundled = files("headstart.weights") / "mini2.safetensors"
+    weights = tmp_path / "mine.safetensors"
+    shutil.copy(str(bundled), weights)
+    asked = {"weights": str(weights)}
+    interrupt(colour_folder, tmp_path / "run", monkeypatch, **asked)
+    tensors = {name: value * 1.5 for name, value in load_file(weights).items()}
+    save_file(tensors, weights)
+    with pytest.raises(ResumeError, match=r"began with other weights \(\w{12}\)"):
+        run_job(settings(colour_folder, tmp_path / "run", **asked), resume=True)
+    shutil.copy(str(bundled), weights)
+    assert run_job(settings(colour_folder, tmp_path / "run", **asked), resume=True)
 
 
 def test_unreadable_images_are_named_and_left_out(colour_folder, tmp_path):

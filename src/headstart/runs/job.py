@@ -166,6 +166,7 @@ class Job:
             self.network: Network = build_backbone(settings)
             self.extractor = make_extractor(settings, self.network, execution, len(table))
             check_strategy(settings, self.network, len(table.class_names))
+        run_file.check_network(self.network.digest)
         run_file.check_engine(self.extractor.key)
         self.announce()
 

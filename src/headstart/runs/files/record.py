@@ -184,6 +184,24 @@ class RunFile:
                 "since it began. Restore them, or choose another --out."
             )
 
+    def check_network(self, digest: str) -> None:
+        """Refuse to mix the features of two networks in one run.
+
+        Args:
+            digest: of the backbone's weights, as it is here now.
+
+        Raises:
+            ResumeError: the run began with others under the same name: heads that it kept know
+                nothing of these features.
+        """
+        stored = self.record.get("backbone", {}).get("digest")
+        if stored is not None and stored != digest:
+            raise ResumeError(
+                f"The run '{self.folder}' began with other weights ({named(stored)}) and cannot go "
+                f"on with these ({named(digest)}). Restore the weights file, or choose another "
+                "--out."
+            )
+
     def check_engine(self, key: str) -> None:
         """Refuse to mix two engines in one run.
 
@@ -199,6 +217,11 @@ class RunFile:
                 f"The run '{self.folder}' began on {stored} and cannot go on with {key}. "
                 "Choose the same engine, device and precision, or another --out."
             )
+
+
+def named(network_digest: str) -> str:
+    """The beginning of the digest of a network's weights, for messages."""
+    return network_digest.rpartition("-")[2][:12]
 
 
 def leaks_of(record: Mapping[str, Any]) -> list[str]:
