@@ -64,6 +64,7 @@ from headstart.heads.linear.rotation import (
 )
 
 STATE_BYTES = 2**30
+DECREASE_ROOT = 10**-1.5  # 1e-2, 2e-3, 1e-3 become 1e-2, 1.6e-5, 1e-6
 MAX_ITERATIONS = 500
 
 Start = tuple[Tensor, Tensor]  # coefficients (K, C, D) and intercepts (K, C)
@@ -92,7 +93,7 @@ class LogisticFit:
         gradient_norm: (K,) largest absolute entry of the gradient at the end, for features
             centred and divided by one scalar to unit mean square over the problem's rows.
         iterations: (K,) int64 passes over the data until the problem left the batch.
-        converged: (K,) bool, `gradient_norm` reached the tolerance.
+        converged: (K,) bool, gradient and objective reached the tolerance.
     """
 
     coef: Tensor
@@ -123,7 +124,9 @@ def fit_logistic(
             which one is whose.
         penalties: (K,) > 0, factor of half the squared length of the coefficients.
         num_classes: C, at least 2.
-        tolerance: see `LogisticFit.gradient_norm`.
+        tolerance: see `LogisticFit.gradient_norm`. The objective must also be within
+            (tolerance / 10^-1.5)^4 of its minimum, as far as direction and steps tell: with a weak
+            penalty a small gradient alone can be far from it.
         max_iterations: passes over the data at most.
         start: coefficients (K, C, D) and intercepts (K, C) to begin at, for instance those of
             a smaller sample; None begins at zero. The optimum is the same.
@@ -196,6 +199,7 @@ def _minimise_loss(
         ridge=ridge,
         measure=OwnNorm(loss, basis),
         tolerance=tolerance,
+        decrease=max((tolerance / DECREASE_ROOT) ** 4, torch.finfo(start.dtype).eps),
         max_iterations=max_iterations,
     )
     return replace(minima, position=loss.shift(minima.position, loss.means).flatten(1))

@@ -35,6 +35,8 @@ MEMORY = 10
 MAX_RETRIES = 12
 ARMIJO = 1e-3
 SCALE_BOUNDS = (1e-2, 4.0)
+NEW_GAIN = 0.75  # weight of the last step in the mean of gains
+STALLED = 0.1  # of `decrease`, a mean gain that says that there is no more to come
 
 Evaluate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Measure = Callable[[Tensor, Tensor], Tensor]
@@ -76,6 +78,7 @@ class _Active:
     changes: Tensor  # (A, MEMORY, P) ring of y
     inverse_products: Tensor  # (A, MEMORY) 1 / <s, y>
     count: Tensor  # pairs written so far
+    gain: Tensor  # running mean of what the last steps gained
 
     def keep(self, mask: Tensor) -> _Active:
         """The functions where `mask` is true."""
@@ -90,6 +93,7 @@ def minimise(
     ridge: Tensor,
     measure: Measure,
     tolerance: float,
+    decrease: float,
     max_iterations: int,
 ) -> Minima:
     """Minimise K convex functions of P variables each.
@@ -102,7 +106,8 @@ def minimise(
         ridge: (K, P) >= 0, diagonal of the Hessian known exactly, added to it.
         measure: takes gradients (A, P) and indices (A,), returns the norms (A,) that are held
             against `tolerance`.
-        tolerance: a function has converged when its norm is at or below this.
+        tolerance: a function has converged when its norm is at or below this,
+        decrease: and what it can still fall by, as far as direction and last gains tell, too.
         max_iterations: rounds at most.
 
     Returns:
@@ -114,7 +119,7 @@ def minimise(
     active = _begin(evaluate, start, curvature, ridge)
     for number in range(1, max_iterations + 1):
         norm = measure(active.gradient, active.index)
-        converged = norm <= tolerance
+        converged = (norm <= tolerance) & _is_low(active, decrease)
         done = converged | (active.retries > 2 * MAX_RETRIES)
         minima.position[active.index] = active.position
         minima.norm[active.index] = norm
@@ -149,6 +154,7 @@ def _begin(evaluate: Evaluate, start: Tensor, curvature: Tensor, ridge: Tensor) 
         changes=start.new_zeros(count, MEMORY, width),
         inverse_products=start.new_zeros(count, MEMORY),
         count=torch.zeros_like(index),
+        gain=start.new_ones(count),
     )
     _aim(active, torch.ones_like(index, dtype=torch.bool))
     return active
@@ -161,6 +167,8 @@ def _round(evaluate: Evaluate, active: _Active) -> None:
     taken = _is_good_step(active, value, (gradient * active.direction).sum(1))
     _remember(active, trial - active.position, gradient - active.gradient, taken)
     shorter = _shorten(active, value)
+    gained = (1 - NEW_GAIN) * active.gain + NEW_GAIN * (active.value - value).clamp_min(0)
+    active.gain = torch.where(taken, gained, active.gain)
     active.position = torch.where(taken[:, None], trial, active.position)
     active.gradient = torch.where(taken[:, None], gradient, active.gradient)
     active.value = torch.where(taken, value, active.value)
@@ -169,6 +177,15 @@ def _round(evaluate: Evaluate, active: _Active) -> None:
     active.count = torch.where(forget, 0, active.count)
     active.step = torch.where(taken | forget, 1.0, shorter)
     _aim(active, taken | forget)
+
+
+def _is_low(active: _Active, decrease: float) -> Tensor:
+    """(A,) bool: the value is within `decrease` of the minimum, or steps bring nothing any more.
+
+    -slope / 2 is what a step would gain if the direction's matrix were the inverse Hessian.  Along
+    hardly curved directions rounding of the gradient alone can keep it above any bound.
+    """
+    return (-active.slope / 2 <= decrease) | (active.gain <= STALLED * decrease)
 
 
 def _is_good_step(active: _Active, value: Tensor, slope: Tensor) -> Tensor:
