@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ from headstart.runtime import (
     choose_execution,
     deterministic_algorithms,
     gpu_problem,
+    interrupted_later,
     repeatable,
 )
 
@@ -106,3 +108,25 @@ def test_training_gives_generators_and_switches_back():
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory == filled
+
+
+def test_an_interruption_inside_a_finalizer_is_heard_afterwards():
+    """Python prints 'Exception ignored' and goes on; a run trained to its end after Ctrl-C."""
+
+    class Unlucky:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    def let_go():
+        with interrupted_later():
+            one = Unlucky()
+            del one
+            done.append(True)
+
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        let_go()
+    assert done
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with interrupted_later():
+        pass

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import platform
 import random
+import signal
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,6 +200,23 @@ def deterministic_algorithms() -> Iterator[None]:
     finally:
         torchs.fill_uninitialized_memory = filled
         torch.use_deterministic_algorithms(asked, warn_only=warned)
+
+
+@contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Ctrl-C meanwhile is heard at the end: Python discards what is raised inside a finalizer."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if came:
+        handler(came[0], None)
 
 
 def available_devices() -> list[str]:

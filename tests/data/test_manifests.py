@@ -739,6 +739,10 @@ def test_a_finished_model_sees_the_boxes_of_class_folders(tmp_path):
     table = load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), crop_margin=0.1, **given)
     assert table.labels.tolist() == [1, 1, 0, 0]
     assert table.groups == ("p0", "p0", "p1", "p1")
+    assert table.notes == ()
     learnt = load_table(tmp_path, crop_margin=0.1, **given)
     assert [table.box_of(i) for i in range(4)] == [learnt.box_of(i) for i in range(4)]
     assert table.box_of(0) is not None
+    write(tmp_path / "metadata.csv", "path,bbox,patient", *cells[:3], "b/1.png,2 2 10 6,")
+    with pytest.raises(DataError, match="gives no group to 1 of 4 images"):
+        load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), **given)

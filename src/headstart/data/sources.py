@@ -181,11 +181,12 @@ def load_unlabelled_or_labelled(
     converted = folder_classes(root)
     folders = [folder.name for folder in subfolders(root)]
     label_of = {folder: class_name(converted.get(class_name(folder), folder)) for folder in folders}
-    images, notes = with_groups(collection, subject, group_by)
+    images, notes = collection.images, ()
     known: tuple[str, ...] = ()
     if folders and set(label_of.values()) <= set(class_names):
-        images = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
         known = tuple(class_names)
+        images = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
+        images, notes = with_groups(replace(collection, images=images), subject, group_by)
     table = assemble_table(_name_of(root), images, known, in_order=True, crop_margin=crop_margin)
     return replace(table, notes=(*collection.notes, *notes))
 

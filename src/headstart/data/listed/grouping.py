@@ -97,7 +97,7 @@ def check_groups(
             "split. Name a column or a regular expression that tells groups apart."
         )
     notes: tuple[str, ...] = ()
-    if len(distinct) == sum(needed):
+    if 0 < len(distinct) == sum(needed):
         notes = (f"{subject} gives every image a group of its own, so it changes nothing.",)
     return tuple(groups), notes
 

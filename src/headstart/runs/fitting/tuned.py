@@ -48,6 +48,7 @@ from headstart.runs.files.outputs import SUMMARY, TRAINS, write_figure
 from headstart.runs.fitting.logistic import LogisticFitting
 from headstart.runs.fitting.task import FittedModel, FoldsOutcome, Task, out_of_fold
 from headstart.runs.settings.training import train_settings
+from headstart.runtime import interrupted_later
 
 
 class TunedFitting:
@@ -238,7 +239,8 @@ class TunedFitting:
 def without_weights(tuned: TunedNetwork) -> TunedNetwork:
     """The fit for tables only; its network's memory is given back."""
     kept = replace(tuned, network=None, head=())  # type: ignore[arg-type]
-    gc.collect()
+    with interrupted_later():  # an interruption inside of a finalizer would be swallowed
+        gc.collect()
     return kept
 
 
