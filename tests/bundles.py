@@ -12,7 +12,7 @@ from PIL import Image
 
 from headstart.backbones import build_network, find_backbone
 from headstart.bundle import FittedHead, save_bundle
-from headstart.bundle.confidence import Confidence
+from headstart.bundle.confidence import Confidence, Decision
 from headstart.conformal import ConformalRule
 from headstart.heads import head_logits
 from headstart.inference import FeatureExtractor, ImageList
@@ -82,6 +82,9 @@ def random_bundle(
             outliers=model,
             outlier_threshold=outlier_threshold(model.score(features)),
             tta=tta,
+            decision=None
+            if class_names
+            else Decision(positive=CLASSES[1], index=1, threshold=0.3, rule="youden"),
         ),
     )
     return folder

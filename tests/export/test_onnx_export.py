@@ -174,6 +174,8 @@ def test_metadata_say_everything(lenet):
     assert stored["temperature"] == 1.3
     assert stored["sets"]["thresholds"] == [0.8] * 3
     assert stored["outlier_threshold"] == about["confidence"]["outlier_threshold"]
+    assert stored["decision"] == about["confidence"]["decision"]
+    assert stored["decision"]["threshold"] == 0.3
     assert stored["weights_licence"] == about["backbone"]["weights"]["licence"]
     assert stored["exported_from"] == load_classifier(bundle).root_digest
 
@@ -369,6 +371,8 @@ def test_the_programs_answer_without_headstart(copy, tmp_path_factory, program):
     assert [a["class"] for a in found] == expected.names
     chances = np.array([[a["probabilities"][name] for name in CLASSES] for a in found])
     assert np.abs(chances - expected.probabilities).max() < parity.TOLERANCE
+    assert [a["called_positive"] for a in found] == expected.called.tolist()
+    assert {a["positive"] for a in found} == {CLASSES[1]}
     if program == "answer.py":
         sets = [[n for n, held in zip(CLASSES, row, strict=True) if held] for row in expected.sets]
         assert [a["set"] for a in found] == sets
@@ -377,7 +381,7 @@ def test_the_programs_answer_without_headstart(copy, tmp_path_factory, program):
 
 def test_the_program_is_about_thirty_lines(lenet):
     program = (lenet[1].out / "answer.py").read_text()
-    assert sum(bool(line.strip()) for line in program.splitlines()) <= 34
+    assert sum(bool(line.strip()) for line in program.splitlines()) <= 37
 
 
 def test_telemetry_is_off(monkeypatch):

@@ -20,7 +20,7 @@ from uvicorn import Server
 
 from headstart.backbones import build_network, find_backbone
 from headstart.bundle import FittedHead, save_bundle
-from headstart.bundle.confidence import Confidence
+from headstart.bundle.confidence import Confidence, Decision
 from headstart.conformal import ConformalRule
 from headstart.files import digest_file, write_json
 from headstart.outliers import fit_mahalanobis
@@ -61,6 +61,7 @@ def strangeness(num_features: int) -> Confidence:
         sets=ConformalRule(alpha=0.1, thresholds=(0.7, 0.7, 0.7), num_images=(60, 60, 60)),
         outliers=fit_mahalanobis(rows, labels, num_components=8),
         outlier_threshold=0.0,
+        decision=Decision(positive=CLASSES[1], index=1, threshold=0.2, rule="sensitivity:0.9"),
     )
 
 

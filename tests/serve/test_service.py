@@ -59,6 +59,8 @@ def test_answers_are_those_of_the_bundle_to_the_last_bit(live, served_bundle):
         held = [c for c, h in zip(CLASSES, expected.sets[i], strict=True) if h]
         assert found["set"] == held
         assert found["unknown"] == bool(expected.unknown[i])
+        assert found["positive"] == CLASSES[1]
+        assert found["called_positive"] == bool(expected.called[i])
         assert found["outlier_score"] == about(expected.outlier_scores[i])
         single = alone[i]["predictions"][0]
         single["outlier_score"] = about(single["outlier_score"])

@@ -55,6 +55,9 @@ for path in sys.argv[1:]:
     chances = found["probabilities"][0]
     answer = {"path": path, "class": names[chances.argmax()], "confidence": float(chances.max())}
     answer["probabilities"] = dict(zip(names, chances.tolist()))
+    if call := about["decision"]:
+        answer["positive"] = call["positive"]
+        answer["called_positive"] = bool(chances[call["index"]] >= call["threshold"])
     if rule is not None and rule["score"] == "lac":
         answer["set"] = [n for n, p, t in zip(names, chances, rule["thresholds"]) if 1 - p <= t]
     if "outlier_score" in found and about["outlier_threshold"] is not None:
@@ -105,6 +108,9 @@ for path in sys.argv[1:]:
     chances = (values.mean(0) / temperature).softmax(0)
     answer = {{"path": path, "class": about["class_names"][chances.argmax()]}}
     answer["probabilities"] = dict(zip(about["class_names"], chances.tolist()))
+    if call := sure.get("decision"):
+        answer["positive"] = call["positive"]
+        answer["called_positive"] = bool(chances[call["index"]] >= call["threshold"])
     print(json.dumps(answer))
 '''
 

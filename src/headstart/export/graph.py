@@ -224,6 +224,7 @@ def describe_answering(classifier: Classifier) -> dict[str, str]:
         "tta": confidence.tta,
         "sets": None if confidence.sets is None else asdict(confidence.sets),
         "outlier_threshold": confidence.outlier_threshold,
+        "decision": None if confidence.decision is None else asdict(confidence.decision),
         "backbone": about["backbone"]["name"],
         "code_licence": about["backbone"]["code_licence"],
         "weights_licence": about["backbone"]["weights"]["licence"],

@@ -38,6 +38,11 @@ class Prediction(Strict):
     class_: str = Field(alias="class", description="The most probable class.")
     confidence: float = Field(ge=0, le=1, description="Its calibrated probability.")
     probabilities: dict[str, float] = Field(description="Of every class, in class order.")
+    positive: str | None = Field(description="The class that the model says yes or no about.")
+    called_positive: bool | None = Field(
+        description="Yes: the positive class's probability reaches the model's threshold; it need "
+        "not be the most probable. Null where the model has no positive class."
+    )
     set: list[str] | None = Field(
         description="Classes that cannot be excluded (conformal); null where the model has none."
     )
@@ -82,6 +87,8 @@ class ModelAnswer(Strict):
     weights_licence: str
     code_licence: str
     headstart_version: str
+    positive: str | None
+    threshold: float | None
     gives_sets: bool
     set_miss_rate: float | None
     gives_unknown: bool
@@ -100,6 +107,8 @@ def prediction_body(index: int, name: str, row: Predictions) -> dict[str, Any]:
         "class": row.class_names[best],
         "confidence": values[best],
         "probabilities": dict(zip(row.class_names, values, strict=True)),
+        "positive": None if row.called is None else row.positive,
+        "called_positive": None if row.called is None else bool(row.called[0]),
         "set": None if row.sets is None
         else [c for c, held in zip(row.class_names, row.sets[0], strict=True) if held],
         "unknown": None if row.unknown is None else bool(row.unknown[0]),

@@ -86,6 +86,8 @@ class ServedModel:
             "weights_licence": self.weights_licence,
             "code_licence": str(about["backbone"]["code_licence"]),
             "headstart_version": str(about.get("headstart_version", "")),
+            "positive": None if confidence.decision is None else confidence.decision.positive,
+            "threshold": None if confidence.decision is None else confidence.decision.threshold,
             "gives_sets": confidence.sets is not None,
             "set_miss_rate": None if confidence.sets is None else confidence.sets.alpha,
             "gives_unknown": confidence.outlier_threshold is not None,
@@ -109,6 +111,7 @@ def row_of(predictions: Predictions, row: int) -> Predictions:
         outlier_scores=part(predictions.outlier_scores),
         unknown=part(predictions.unknown),
         sets=part(predictions.sets),
+        called=part(predictions.called),
     )
 
 

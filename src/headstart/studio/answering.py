@@ -114,6 +114,7 @@ def taken(predictions: Predictions, row: int) -> Predictions:
         outlier_scores=None if scores is None else scores[at],
         unknown=None if unknown is None else unknown[at],
         sets=None if sets is None else sets[at],
+        called=None if predictions.called is None else predictions.called[at],
     )
 
 
@@ -124,7 +125,7 @@ def joined(rows: Sequence[Predictions]) -> Predictions:
         name: None
         if getattr(first, name) is None
         else np.concatenate([getattr(row, name) for row in rows])
-        for name in ("probabilities", "labels", "outlier_scores", "unknown", "sets")
+        for name in ("probabilities", "labels", "outlier_scores", "unknown", "sets", "called")
     }
     return replace(
         first,
