@@ -19,6 +19,13 @@ A message says what is wrong, of what, what it got, and what to do.
 
 from __future__ import annotations
 
+import shlex
+
+
+def quoted(path: object) -> str:
+    """A path as it can be pasted into a shell, for the commands that sentences name."""
+    return shlex.quote(str(path))
+
 
 class HeadstartError(Exception):
     """Root of the tree; its message is one clear sentence for the user."""

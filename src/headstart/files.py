@@ -38,6 +38,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, StorageError):
             raise
+        if error.errno in (errno.EISDIR, errno.ENOTDIR):
+            raise OutputError(
+                f"'{path}' cannot be written as a file: {error.strerror}. Name a file that is no "
+                "folder, in a folder."
+            ) from error
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageError(
                 f"The disk is full: '{path}' could not be written. What was finished before is "

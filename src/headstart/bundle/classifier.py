@@ -27,7 +27,7 @@ from headstart.bundle.format import (
 from headstart.bundle.onnx_engine import PARITY_FILE, TORCH, OnnxExtractor, check_engine
 from headstart.data import load_images, printable, to_rgb
 from headstart.data.views import mirrored
-from headstart.errors import BundleError, DataError, UsageError
+from headstart.errors import BundleError, DataError, UsageError, quoted
 from headstart.files import digest_file, read_json
 from headstart.heads import mean_features, mean_logits
 from headstart.inference import Extractor, FeatureExtractor, ImageList, ImageSource
@@ -252,7 +252,7 @@ def find_bundle(path: Path, engine: str = TORCH) -> Path:
         if not (path / MODEL_FOLDER).is_dir():
             raise BundleError(
                 f"The run '{path}' is not finished and has no model yet. "
-                f"Go on with: headstart run --resume --out {path}"
+                f"Go on with: headstart run --resume --out {quoted(path)}"
             )
         if engine != TORCH and (path / EXPORT_FOLDER).is_dir():
             check_export(path)

@@ -15,7 +15,7 @@ from typing import Any, Optional
 import typer
 
 from headstart.cli.options import RUN_OPTIONS, with_settings
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 
 NAME = "compare"
 EXAMPLE = (
@@ -85,7 +85,8 @@ def command(
         )
     except KeyboardInterrupt:
         print(
-            f"headstart: Interrupted. Go on with: headstart compare --resume --out {asked.out}",
+            "headstart: Interrupted. Go on with: headstart compare --resume --out "
+            f"{quoted(asked.out)}",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
@@ -182,6 +183,6 @@ def print_result(result: Any) -> None:
             ("Picture", str(result.out / "comparison.png")),
             ("Report", f"{result.out / 'report.html'}, {chosen / 'report.html'}"),
             ("Model", str(chosen / "model")),
-            ("Next", f"headstart predict {chosen} IMAGE..."),
+            ("Next", f"headstart predict {quoted(chosen)} IMAGE..."),
         ],
     )

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import typer
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 
 NAME = "evaluate"
 EXAMPLE = (
@@ -153,7 +153,8 @@ def own_figures(run: Path) -> dict[str, Any]:
     record = read_run(run)
     if record["status"] != "finished":
         raise UsageError(
-            f"The run '{run}' is not finished. Go on with: headstart run --resume --out {run}"
+            f"The run '{run}' is not finished. Go on with: headstart run --resume --out "
+            f"{quoted(run)}"
         )
     figures = read_metrics(run)
     parts = {name: part for name, part in figures.items() if name in ("cross_validation", "test")}

@@ -6,6 +6,8 @@ from typing import Any, Optional
 
 import typer
 
+from headstart.errors import quoted
+
 NAME = "export"
 EXAMPLE = "Example: headstart export runs/flowers --onnx --int8"
 
@@ -55,8 +57,8 @@ def command(
         "Next",
         [
             ("digest", result.model_digest),
-            ("answer", f"headstart predict {result.out} --engine onnx IMAGE..."),
-            ("alone", f"python {result.out}/answer.py IMAGE..."),
+            ("answer", f"headstart predict {quoted(result.out)} --engine onnx IMAGE..."),
+            ("alone", f"python {quoted(result.out / 'answer.py')} IMAGE..."),
         ],
     )
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Optional
 import typer
 
 from headstart.cli.options import RUN_OPTIONS, with_settings
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from headstart.runs import RunPlan, RunResult, RunSettings
@@ -132,7 +132,8 @@ def show_run(settings: RunSettings, *, resume: bool, as_json: bool, images: bool
         result = run_and_report(settings, resume=resume, progress=for_terminal(), images=images)
     except KeyboardInterrupt:
         print(
-            f"headstart: Interrupted. Go on with: headstart run --resume --out {settings.out}",
+            "headstart: Interrupted. Go on with: headstart run --resume --out "
+            f"{quoted(settings.out)}",
             file=sys.stderr,
         )
         sys.exit(INTERRUPTED)
@@ -178,7 +179,7 @@ def print_result(result: RunResult) -> None:
             ("Figures", f"{out / 'metrics.json'}, {out / 'cv_results.csv'}"),
             ("Pictures", f"{out / 'confusion_matrix.png'}, {out / 'curves.png'}"),
             ("Images", f"{out / 'images.csv'}, {out / 'predictions.csv'}"),
-            ("Next", f"headstart predict {out} IMAGE..."),
+            ("Next", f"headstart predict {quoted(out)} IMAGE..."),
         ],
     )
 

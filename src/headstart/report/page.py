@@ -17,7 +17,12 @@ from headstart.report.drawing.curves import (
 from headstart.report.drawing.pictures import Pictures
 from headstart.report.judging.alarms import Alarm, shortcuts_of
 from headstart.report.judging.decision import decision_view, operating_point
-from headstart.report.judging.facts import follow_groups, looks_medical, total_seconds
+from headstart.report.judging.facts import (
+    follow_groups,
+    looks_medical,
+    shell_words,
+    total_seconds,
+)
 from headstart.report.judging.glossary import GLOSSARY
 from headstart.report.judging.leakage import SOURCE, leakage_table
 from headstart.report.judging.mistakes import (
@@ -223,6 +228,12 @@ def times_view(run: StoredRun) -> dict[str, Any]:
     }
 
 
+def again(run: StoredRun) -> str:
+    """The command that repeats the run, from where it was begun."""
+    folder = str(run.record["settings"].get("out") or run.folder.name)
+    return shell_words(["headstart", "run", "--from", f"{folder}/run.json", "--out", "NEW"])
+
+
 def reproduction(run: StoredRun, answers: Mapping[str, str]) -> list[tuple[str, str]]:
     """Names and values of what it takes to get the same figures again."""
     record = run.record
@@ -234,7 +245,7 @@ def reproduction(run: StoredRun, answers: Mapping[str, str]) -> list[tuple[str, 
     told = f"learnt from {views.get('learnt')}; answers of {views.get('answers')}" if views else ""
     pairs = [
         ("Command", command_of(run)),
-        ("Again", f"headstart run --from {run.folder.name}/run.json --out NEW"),
+        ("Again", again(run)),
         ("Seed", str(record.get("seed"))),
         ("Folds", str(run.metrics["cross_validation"].get("num_folds", ""))),
         ("Views of each image", told),

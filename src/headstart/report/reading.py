@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 from headstart.files import FORMULA_STARTS, read_json
 from headstart.records import UNLABELLED, Predictions
 from headstart.runs.files import outputs
@@ -142,7 +142,7 @@ def read_stored_run(folder: Path) -> StoredRun:
     if record["status"] != FINISHED:
         raise UsageError(
             f"The run '{folder}' is not finished, so there is nothing to report. "
-            f"Go on with: headstart run --resume --out {folder}"
+            f"Go on with: headstart run --resume --out {quoted(folder)}"
         )
     check_record(folder, record)
     names = tuple(str(name) for name in record["data"]["class_names"])

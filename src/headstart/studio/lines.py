@@ -10,7 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from headstart.errors import HeadstartError
+from headstart.errors import HeadstartError, quoted
 from headstart.files import read_json
 from headstart.report.judging.alarms import Alarm, find_alarms
 from headstart.report.judging.facts import looks_medical, total_seconds
@@ -133,7 +133,8 @@ def begun_line(name: str, folder: Path, record: dict[str, Any]) -> RunLine:
     return RunLine(
         name=name,
         state=UNFINISHED,
-        problem=f"Still at work, or interrupted. Go on with: headstart run --resume --out {folder}",
+        problem="Still at work, or interrupted. Go on with: headstart run --resume --out "
+        f"{quoted(folder)}",
         model=model,
         **known,
     )

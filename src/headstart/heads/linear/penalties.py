@@ -303,8 +303,7 @@ def search_penalties(
     shape = (*chooses.shape[:2], len(penalties))
     rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
     of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
-    candidates = penalties.repeat(len(rows))
-    data = (features, labels)
+    candidates, data = penalties.repeat(len(rows)), (features, labels)
     look = fit_scaled_logistic(
         *data,
         SharedWeights(rows=rows, of=of),
@@ -314,9 +313,9 @@ def search_penalties(
         start=start,
     )
     log_loss, accuracy = _score_inner(features.raw, labels, look, parts, of)
-    contender = torch.zeros(shape[0], shape[2], dtype=torch.bool, device=penalties.device)
     iterations, converged = look.iterations, look.converged
     fresh = _around(log_loss.view(shape).mean(1))
+    contender = torch.zeros_like(fresh)
     while bool(fresh.any()):
         contender |= fresh
         close = fresh[:, None].expand(shape).flatten()
@@ -328,8 +327,8 @@ def search_penalties(
             tolerance=tolerances[1],
             start=(look.coef[close], look.intercept[close]),
         )
-        scores = _score_inner(features.raw, labels, closer, parts, of[close])
-        log_loss[close], accuracy[close] = scores
+        told = _score_inner(features.raw, labels, closer, parts, of[close])
+        log_loss[close], accuracy[close] = told
         look.coef[close], look.intercept[close] = closer.coef, closer.intercept
         iterations[close] += closer.iterations
         converged[close] = closer.converged

@@ -309,7 +309,8 @@ def figure_alarms(run: StoredRun) -> Iterator[Alarm]:
                 "learnt from more images than each fold, which explains a little.)",
             )
     decided = run.metrics["test"].get("decision")
-    if decided and (missed := missed_target(decided)):
+    folded = run.metrics["cross_validation"].get("decision") or {}
+    if decided and (missed := missed_target(decided, folded)):
         yield Alarm(level="warning", title="The threshold misses its target", text=missed)
     rival = best_rival(run.metrics.get("baselines") or {})
     if rival and crossed["value"] is not None and crossed["value"] <= rival[1]["accuracy"]:

@@ -8,7 +8,8 @@ from typing import Any
 from headstart.report.reading import StoredRun
 from headstart.report.wording import counted, estimate, in_brackets, stated, with_interval
 
-TOTAL = 1_000  # people, or images, that a sentence in natural frequencies speaks of
+TOTAL, MOST = 1_000, 1_000_000  # images that a sentence in natural frequencies speaks of
+FEWEST_FOUND = 10  # of them with the rare class
 ROWS = (
     ("sensitivity", "Sensitivity"),
     ("specificity", "Specificity"),
@@ -33,7 +34,7 @@ def decision_view(run: StoredRun) -> dict[str, Any] | None:
         "threshold": tested["threshold"],
         "rule": rule_text(tested["rule"], tested["positive"]),
         "chosen": bool(about) and "given" not in str(about.get("note", "")),
-        "missed_target": missed_target(tested),
+        "missed_target": missed_target(tested, crossed),
         "counts": counts,
         "num_positive": counts["hits"] + counts["misses"],
         "num_negative": counts["false_alarms"] + counts["rejections"],
@@ -56,18 +57,22 @@ def rule_text(rule: str, positive: str) -> str:
     return f"the probability is at least {rule}, as was asked"
 
 
-def missed_target(tested: Mapping[str, Any]) -> str:
-    """A sentence where the test part lies clearly below what the rule asked for."""
+def missed_target(tested: Mapping[str, Any], crossed: Mapping[str, Any]) -> str:
+    """A sentence where test part or folds lie clearly below what the rule asked for."""
     kind, _, target = str(tested["rule"]).partition(":")
     if kind not in ("sensitivity", "specificity"):
         return ""
-    figure = estimate(tested["figures"][kind])
-    if figure["high"] is None or figure["high"] >= float(target):
-        return ""
-    return (
-        f"The threshold was to reach a {kind} of {stated(float(target))}; on the test part it is "
-        f"{with_interval(figure)}. Choose a stricter target, or more images."
-    )
+    for figures, where in (
+        (tested["figures"], "on the test part"),
+        (crossed.get("figures") or {}, "in cross-validation, which has more images,"),
+    ):
+        figure = estimate(figures.get(kind))
+        if figure["high"] is not None and figure["high"] < float(target):
+            return (
+                f"The threshold was to reach a {kind} of {stated(float(target))}; {where} it is "
+                f"{with_interval(figure)}. Choose a stricter target, or more images."
+            )
+    return ""
 
 
 def figure_rows(tested: Mapping[str, Any], crossed: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -93,17 +98,20 @@ def figure_rows(tested: Mapping[str, Any], crossed: Mapping[str, Any]) -> list[d
 
 
 def frequencies(tested: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """What predictive values mean, counted: of 1,000 images, how many alarms, how many right."""
+    """What predictive values mean, counted: of 1,000 images, how many found, how many alarms."""
     prevalence, positive = entry["prevalence"], tested["positive"]
     found = {n: estimate(tested["figures"][n])["value"] for n in ("sensitivity", "specificity")}
     if None in found.values():
         return ""
-    sick = round(TOTAL * prevalence)
+    total = TOTAL
+    while total * prevalence < FEWEST_FOUND and total < MOST:
+        total *= 10
+    sick = round(total * prevalence)
     hits = round(sick * found["sensitivity"])
-    alarms = round((TOTAL - sick) * (1 - found["specificity"]))
+    alarms = round((total - sick) * (1 - found["specificity"]))
     return (
-        f"At a prevalence of {stated(prevalence)}, of {TOTAL:,} images {sick} would be "
-        f"\u2018{positive}\u2019: about {hits} found and {sick - hits} missed, beside about "
+        f"At a prevalence of {stated(prevalence)}, of {total:,} images {sick:,} would be "
+        f"\u2018{positive}\u2019: about {hits:,} found and {sick - hits:,} missed, beside about "
         f"{counted(alarms, 'false alarm')}."
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 from headstart.report.drawing.charts import Axis, Line, Point, line_chart, padded
 from headstart.report.drawing.curves import Chart
 from headstart.report.judging.facts import option_words, shell_words
@@ -62,7 +62,7 @@ def read_comparison(folder: Path) -> StoredComparison:
     if record.get("status") == RUNNING:
         raise UsageError(
             f"The comparison '{folder}' has not come to its choice, so there is nothing to report. "
-            f"Go on with: headstart compare --resume --out {folder}"
+            f"Go on with: headstart compare --resume --out {quoted(folder)}"
         )
     missing = {"table", "pairs", "recommendation", "test"} - set(record)
     if missing:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from headstart.audit.writing import IMAGES as IMAGES
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 from headstart.files import read_json, write_csv, write_json, write_text, write_whole
 from headstart.metrics import METRICS, text_report
 from headstart.plots import confusion_matrix_figure
@@ -148,7 +148,7 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not whole:
         raise UsageError(
             f"The figures of '{folder}' are missing or damaged ({METRICS_FILE}). "
-            f"Write them again: headstart run --resume --out {folder}"
+            f"Write them again: headstart run --resume --out {quoted(folder)}"
         )
     found: dict[str, Any] = metrics
     return found
