@@ -5,7 +5,9 @@ Colours are those of matplotlib's colour-blind safe 'viridis' and Okabe & Ito (2
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 
@@ -19,6 +21,13 @@ from matplotlib.patches import Rectangle
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 MOST_NUMBERS = 25  # classes up to which every cell of a confusion matrix gets its number
 MOST_NAMES = 60
+
+
+def save_png(figure: Figure, target: Any, *, dpi: int) -> None:
+    """Write a figure; a letter that no font at hand has becomes a box, without matplotlib's word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(target, format="png", dpi=dpi)
 
 
 def confusion_matrix_figure(

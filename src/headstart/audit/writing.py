@@ -78,12 +78,13 @@ def write_audit(folder: Path, audit: Audit) -> None:
 def pairs_picture(audit: Audit) -> bytes | None:
     """The grid of pairs as PNG, drawn once for an audit; None without pairs."""
     from headstart.audit.pictures import choose_pairs, pair_figure
+    from headstart.plots import save_png
 
     pairs = choose_pairs(audit.table, audit.pairs)
     if not pairs:
         return None
     stream = BytesIO()
-    pair_figure(audit.table, pairs).savefig(stream, format="png", dpi=DPI)
+    save_png(pair_figure(audit.table, pairs), stream, dpi=DPI)
     return stream.getvalue()
 
 

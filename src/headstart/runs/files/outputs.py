@@ -13,7 +13,7 @@ from headstart.audit.writing import IMAGES as IMAGES
 from headstart.errors import UsageError, quoted
 from headstart.files import read_json, write_csv, write_json, write_text, write_whole
 from headstart.metrics import METRICS, text_report
-from headstart.plots import confusion_matrix_figure
+from headstart.plots import confusion_matrix_figure, save_png
 from headstart.records import ImageTable, Predictions, Split
 from headstart.runs.files.predictions import write_predictions as write_predictions
 
@@ -97,7 +97,7 @@ def write_history(folder: Path, history: tuple[list[str], list[list[object]]]) -
 
 def write_figure(path: Path, figure: Figure) -> None:
     """A figure as PNG, whole."""
-    write_whole(path, lambda aside: figure.savefig(aside, dpi=150))
+    write_whole(path, lambda aside: save_png(figure, aside, dpi=150))
 
 
 def write_test_files(
