@@ -24,7 +24,7 @@ MOST_NAMES = 60
 
 
 def save_png(figure: Figure, target: Any, *, dpi: int) -> None:
-    """Write a figure; a letter that no font at hand has becomes a box, without matplotlib's word."""
+    """Write a figure; letters that no font at hand has become boxes, without matplotlib's word."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(target, format="png", dpi=dpi)
