@@ -17,7 +17,9 @@ from headstart.heads import (
     fit_winners,
     successive_halving,
 )
+from headstart.heads.multilayer import halving
 from headstart.heads.multilayer.halving import FIGURES, Rung, rungs
+from headstart.heads.multilayer.steps import DivergedError
 
 NOTHING = MlpHistory(**dict.fromkeys(FIGURES, torch.zeros(0, 0)))
 BASE = MlpSettings(hidden=(16,), epochs=20, batch_size=16, dropout=0.0)
@@ -151,6 +153,22 @@ def test_a_setting_that_diverges_loses_and_all_together_are_told():
     assert torch.isinf(found.loss[:, [0, 2]]).all()
     with pytest.raises(UsageError, match=r"Training diverged: .*Lower lr"):
         halve(folds, [wild, wild, wild])
+
+
+def test_a_late_divergence_of_all_that_is_left_is_told(monkeypatch):
+    """A setting that was thrown out before is no winner because its early loss is finite."""
+    rates = (1e-6, 1e-5, 0.01)
+    settings = [MlpSettings(**(vars(BASE) | {"lr": rate})) for rate in rates]
+    real = halving.fit_mlps
+
+    def late(*arguments, plan, **options):
+        if plan.epochs[0] == BASE.epochs:
+            raise DivergedError("Training diverged, late.")
+        return real(*arguments, plan=plan, **options)
+
+    monkeypatch.setattr(halving, "fit_mlps", late)
+    with pytest.raises(UsageError, match=r"diverged, late"):
+        halve(make_folds(), settings)
 
 
 @pytest.mark.parametrize(

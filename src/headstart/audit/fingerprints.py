@@ -28,6 +28,7 @@ from headstart.data.fingerprints import RECORD as RECORD
 from headstart.data.fingerprints import Record as Record
 from headstart.data.preparing import Order, PreparedPicture
 from headstart.features import FeatureStore, extract_features
+from headstart.features.passes import PILLOW_VERSION
 from headstart.inference import FeatureExtractor, ImageSource
 from headstart.inference.extractor import FEW, TASK_IMAGES
 from headstart.limits import usable_cores
@@ -36,7 +37,9 @@ from headstart.records import Features, ImageFacts
 from headstart.runtime import Execution
 
 NETWORK, IMAGE_SIZE = "mini", 64
-IDENTITY = f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}"
+IDENTITY = (
+    f"fingerprints {FINGERPRINT_VERSION} | decoder {DECODER_VERSION}, pillow {PILLOW_VERSION}"
+)
 
 WORDS = RECORD.itemsize // 2
 

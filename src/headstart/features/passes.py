@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from os.path import splitext
 
 import numpy as np
@@ -51,6 +52,10 @@ class ViewFeatures:
     computed: int
 
 
+PILLOW_VERSION = version("pillow")  # brings the JPEG decoder and the resize
+TIMM_VERSION = version("timm")  # has the forward path of its networks
+
+
 def identity(extractor: FeatureExtractor, view: View = WHOLE) -> str:
     """Everything but the image that decides its features, readable."""
     network = extractor.network
@@ -59,7 +64,8 @@ def identity(extractor: FeatureExtractor, view: View = WHOLE) -> str:
             network.spec.name,
             network.digest,
             network.preprocessing.key,
-            f"decoder {DECODER_VERSION}",
+            f"decoder {DECODER_VERSION}, pillow {PILLOW_VERSION}",
+            *([f"timm {TIMM_VERSION}"] if network.spec.origin == "timm" else []),
             view.key,
             extractor.key,
         ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from headstart.errors import DataError, UsageError
 
 CLASS_WEIGHTS = ("none", "balanced")
+ROWS = 8192
 
 
 def balanced_weights(labels: Tensor, num_classes: int, weights: Tensor) -> Tensor:
@@ -38,8 +39,11 @@ def balanced_weights(labels: Tensor, num_classes: int, weights: Tensor) -> Tenso
     exact = weights.double()
     used = (exact > 0).any(0)
     known = torch.where(used, labels, 0)
-    members = torch.nn.functional.one_hot(known, num_classes).double()
-    totals = exact @ members  # (K, C)
+    totals = exact.new_zeros(len(exact), num_classes)  # (K, C)
+    for start in range(0, len(known), ROWS):  # all classes beside all rows would not fit
+        rows = slice(start, start + ROWS)
+        members = torch.nn.functional.one_hot(known[rows], num_classes).double()
+        totals += exact[:, rows] @ members
     if bool((totals.sum(1) <= 0).any()):
         raise DataError("`weights` must be positive somewhere in every problem. Correct them.")
     made = exact * balancing_factors(totals)[:, known]

@@ -46,14 +46,15 @@ class WeightedRows:
         self.shares = shares.T.contiguous()
         self.means = shares.new_zeros(len(shares), inputs.shape[1] - 1)
         self.variances = torch.zeros_like(self.means)
+        self.class_shares = shares.new_zeros(len(shares), num_classes)
         for rows in slices(len(inputs), GRAM_ROWS):
             part = inputs[rows, :-1]
             self.means += shares[:, rows] @ part
             self.variances += shares[:, rows] @ part.square()
+            onehot = torch.nn.functional.one_hot(labels[rows], num_classes).to(shares.dtype)
+            self.class_shares += shares[:, rows] @ onehot
         smallest = torch.finfo(inputs.dtype).eps * self.variances
         self.variances = torch.maximum(self.variances - self.means.square(), smallest)
-        onehot = torch.nn.functional.one_hot(labels, num_classes).to(shares.dtype)
-        self.class_shares = shares @ onehot
         self.members = [None if bool(row.all()) else row.nonzero()[:, 0] for row in shares > 0]
         self.sizes = torch.tensor(
             [len(labels) if rows is None else len(rows) for rows in self.members]

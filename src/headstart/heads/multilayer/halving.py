@@ -216,8 +216,9 @@ def successive_halving(
             race.train(setting, alive[:, setting].nonzero()[:, 0].tolist(), rung.epochs)
             if on_epoch is not None:
                 on_epoch(race.num_epochs, total)
-    winner = race.loss.masked_fill(~alive, torch.inf).argmin(1)
-    race.refuse_divergence(winner)
+    lowest = race.loss.masked_fill(~alive, torch.inf).min(1)
+    race.refuse_divergence(lowest.values)
+    winner = lowest.indices
     return HalvedSettings(
         candidates=tuple(candidates),
         loss=race.loss,
@@ -290,10 +291,10 @@ class _Race:
         self.epochs[folds, setting] = epochs
         self.num_epochs += epochs * len(folds)
 
-    def refuse_divergence(self, winner: Tensor) -> None:
-        """Raise where even the best setting of a fold is none."""
-        for fold, setting in enumerate(winner.tolist()):
-            if not math.isfinite(self.loss[fold, setting]):
+    def refuse_divergence(self, lowest: Tensor) -> None:
+        """Raise where the lowest loss (F,) of what is left in a fold is none."""
+        for fold, loss in enumerate(lowest.tolist()):
+            if not math.isfinite(loss):
                 raise self.failures[fold]
 
     def history_of(self, winner: Tensor) -> MlpHistory:
