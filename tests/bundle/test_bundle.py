@@ -248,6 +248,10 @@ def test_another_bundle_than_expected_is_refused(folder):
     assert load_classifier(folder, expect_digest=digest).root_digest == digest
     with pytest.raises(BundleError, match="not the expected one"):
         load_classifier(folder, expect_digest="0" * 64)
+    assert load_classifier(folder, expect_digest=digest[:16].upper()).root_digest == digest
+    for beginning in ("", digest[:15], "0" * 16):
+        with pytest.raises(BundleError, match="not the expected one"):
+            load_classifier(folder, expect_digest=beginning)
 
 
 def test_a_folder_that_is_no_bundle(tmp_path):

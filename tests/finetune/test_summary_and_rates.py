@@ -65,6 +65,7 @@ def test_a_search_is_not_ended_by_batches_that_differ():
         rates=(1e-9, 1e-6), num_steps=30,
     )  # fmt: skip
     assert len(found.rates) == 30  # at these rates nothing can diverge
+    assert not found.falls  # nor learn
 
 
 @pytest.mark.parametrize("strategy", ["full", "two-stage"])

@@ -71,6 +71,7 @@ def suggest_rate(
     write_whole(target, lambda aside: figure.savefig(aside, dpi=110, format="png"))
     return {
         "suggested": found.suggested,
+        "falls": found.falls,
         "out": str(target),
         "rates": list(found.rates),
         "losses": list(found.losses),

@@ -44,7 +44,7 @@ Picture: TypeAlias = (
 ACCEPTED = "Give paths, encoded bytes, PIL images or uint8 arrays."
 WHOLE_PICTURES = (
     "the model has learnt from pictures cut out by boxes and gets whole ones here: its answers "
-    "mean little. Cut them out first, or give a manifest with boxes"
+    "mean little. Cut them out first, or take `headstart evaluate`, which reads boxes of a manifest"
 )
 
 

@@ -42,4 +42,9 @@ def command(
         print_json(found)
         return
     print(f"Suggested  --lr {found['suggested']:.2g}")
+    if not found["falls"]:
+        print(
+            "Note       the loss falls nowhere: training begins at the fitted probe, so the curve "
+            "tells only from where on a rate does harm. More steps or images tell more"
+        )
     print(f"Written    {found['out']}")

@@ -30,6 +30,7 @@ SMOOTHING = 0.8
 DIVERGED = 4.0  # times the lowest loss, where that is above the loss of guessing
 AS_LOW = 0.02  # share of the losses' range, above which the noise of single batches seldom reaches
 SHARE_OF_LAST_LOW = 0.1
+CLEAR_FALL = 0.95  # of the first loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,11 @@ class RateSearch:
     rates: tuple[float, ...]
     losses: tuple[float, ...]
     suggested: float
+
+    @property
+    def falls(self) -> bool:
+        """Whether the loss fell clearly anywhere; else the suggestion keeps off where it rises."""
+        return min(self.losses) < CLEAR_FALL * self.losses[0]
 
 
 def find_rate(
