@@ -146,7 +146,7 @@ def table_row(measured: Measured, answers: Answers, right: Floats, *, seed: int)
         "accuracy": accuracy(right, answers.groups, seed=seed),
         "macro_f1": {k: measured["macro_f1"][k] for k in ("value", "low", "high")},
         "repeats": answers.repeats,
-        "repeats_mean": float(by_repeat.mean()),
+        "repeats_mean": float(answers.right.mean()),  # of whole numbers, so rounded once
         "repeats_std": float(by_repeat.std(ddof=1)) if answers.repeats > 1 else None,
     }
 
