@@ -14,6 +14,7 @@ from headstart.cli.run import rival_text
 from headstart.records import ImageTable
 from headstart.runs.judging import baselines
 from headstart.runs.judging.baselines import baseline_figures
+from headstart.runs.parts.dividing import units_of
 
 COUNT, CLASSES = 600, 3
 
@@ -34,9 +35,11 @@ def make_task(seed: int = 0, groups: bool = False):
         groups=tuple(f"g{row // 2}" for row in range(COUNT)) if groups else None,
     )
     split = SimpleNamespace(train=np.arange(COUNT), fold=np.arange(COUNT) // 2 % 4, num_folds=4)
+    units = units_of(table, None)
     return SimpleNamespace(
         table=table, split=split, learnt_features=values, learnt_labels=table.labels,
         num_classes=CLASSES, settings=SimpleNamespace(seed=seed),
+        drawn=lambda rows: None if units is None else units.drawn(rows),
     )  # fmt: skip
 
 
