@@ -472,7 +472,7 @@ def test_a_weak_penalty_is_fitted_to_its_optimum_by_default():
     assert usual.iterations[0] < tight.iterations[0]
 
 
-def test_a_large_scored_row_hardly_moves_its_fold_at_the_usual_tolerances():
+def test_a_large_scored_row_hardly_moves_the_head_of_a_penalty():
     """It turns the coordinates of all fits; what is left is what stops before the optimum."""
     from sklearn.datasets import load_digits
 
@@ -486,8 +486,8 @@ def test_a_large_scored_row_hardly_moves_its_fold_at_the_usual_tolerances():
     for factor in (1, 10):
         changed = features.clone()
         changed[0] *= factor  # scored, and by itself
-        fits.append(fit_with_chosen_penalty(changed, labels, learns, inner, penalty_path(10), 10))
-    assert fits[0].penalty == fits[1].penalty
+        penalty = torch.tensor([1e-3], dtype=torch.float64)
+        fits.append(fit_with_chosen_penalty(changed, labels, learns, inner, penalty, 10))
     others = features[(learns[0] == 0) & (place > 0)]
     chances = [predict_logits(others, f.coef[0], f.intercept[0]).softmax(1) for f in fits]
     assert (chances[0] - chances[1]).abs().max() < 0.02

@@ -47,6 +47,7 @@ but linear, with a factor near one where classes separate).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -64,7 +65,8 @@ from headstart.heads.linear.rotation import (
 )
 
 STATE_BYTES = 2**30
-DECREASE_ROOT = 10**-1.5  # 1e-2, 2e-3, 1e-3 become 1e-2, 1.6e-5, 1e-6
+CLOSE = 1e-3  # tolerance at and below which the objective, too, must be near its minimum
+DECREASE = 1e-6  # nats: so near
 MAX_ITERATIONS = 500
 
 Start = tuple[Tensor, Tensor]  # coefficients (K, C, D) and intercepts (K, C)
@@ -124,9 +126,9 @@ def fit_logistic(
             which one is whose.
         penalties: (K,) > 0, factor of half the squared length of the coefficients.
         num_classes: C, at least 2.
-        tolerance: see `LogisticFit.gradient_norm`. The objective must also be within
-            (tolerance / 10^-1.5)^4 of its minimum, as far as direction and steps tell: with a weak
-            penalty a small gradient alone can be far from it.
+        tolerance: see `LogisticFit.gradient_norm`. At 1e-3 and below the objective must also be
+            within 1e-6 of its minimum, as far as direction and steps tell: with a weak penalty a
+            small gradient alone can be far from it.
         max_iterations: passes over the data at most.
         start: coefficients (K, C, D) and intercepts (K, C) to begin at, for instance those of
             a smaller sample; None begins at zero. The optimum is the same.
@@ -199,7 +201,7 @@ def _minimise_loss(
         ridge=ridge,
         measure=OwnNorm(loss, basis),
         tolerance=tolerance,
-        decrease=max((tolerance / DECREASE_ROOT) ** 4, torch.finfo(start.dtype).eps),
+        decrease=DECREASE if tolerance <= CLOSE else math.inf,
         max_iterations=max_iterations,
     )
     return replace(minima, position=loss.shift(minima.position, loss.means).flatten(1))

@@ -50,7 +50,7 @@ class Minima:
         position: (K, P) the best point of each function.
         norm: (K,) its gradient as `measure` sees it.
         rounds: (K,) int64 evaluations it took.
-        converged: (K,) bool, norm at or below the tolerance.
+        converged: (K,) bool, norm at or below the tolerance and value near the minimum.
     """
 
     position: Tensor

@@ -13,10 +13,7 @@ Choice, per fold.  The training part is held out in J parts, one by one: a share
 J inner folds.  All folds x inner parts x penalties are fitted at once on the training part less
 the held-out one, roughly, and scored on it by log loss, of which the mean over the inner parts
 counts.  Each fold's best penalty and its two neighbours are its contenders: they go on together to
-a closer fit and are scored again.  Where an outer one is the best then, its neighbour becomes a
-contender too, until both neighbours of the best are beaten: rough fits of weak penalties flatter
-and slander, and a scored row of unusual size, which turns the coordinates, could have its say in
-that.  The winner of each fold is fitted on the whole training part,
+a closer fit and are scored again.  The winner of each fold is fitted on the whole training part,
 all folds at once, beginning at the mean of its inner fits.  The penalty multiplies a mean loss, so
 it carries over from the smaller part to the larger.  The scored rows have no weight anywhere.
 """
@@ -42,8 +39,8 @@ from headstart.heads.linear.rotation import RotatedFeatures, rotate_features, sl
 
 WEAKEST, STRONGEST = 1e-5, 1.0
 # Tolerances (see `fit_logistic`): of the first look at all candidates, of the closer look at the
-# best and their neighbours, of the heads that answer. The weakest penalties lose on all but the
-# largest data and take most rounds, so they are not fitted to the end.
+# best and their neighbours, of the heads that answer. Only these end near the optimum: the weakest
+# penalties lose on all but the largest data and take most rounds (docs/experiments.md).
 LOOK_TOLERANCE = 1e-2
 SEARCH_TOLERANCE = 2e-3
 FIT_TOLERANCE = 1e-3
@@ -247,8 +244,9 @@ class PenaltySearch:
     penalties: Tensor  # (P,)
     log_loss: Tensor  # (F, P), mean over the parts
     accuracy: Tensor  # (F, P)
-    contender: Tensor  # (F, P) bool, fitted closely
-    look: LogisticFit  # of everything, contenders closely; by fold, then part, then penalty
+    contender: Tensor  # (F, P) bool
+    look: LogisticFit  # of everything, roughly; by fold, then part, then penalty
+    closer: LogisticFit  # of the contenders, by fold, then part, then penalty
     iterations: Tensor  # (F, J, P)
     converged: Tensor  # (F, J, P)
 
@@ -264,10 +262,11 @@ class PenaltySearch:
 
     def heads_of(self, winners: Tensor) -> Start:
         """Coefficients and intercepts of one contender (F,) a fold, means over its parts."""
-        place = torch.arange(self.converged.numel(), device=winners.device)
-        place = place.view(self.converged.shape)  # (F, J, P)
-        at = place.gather(2, winners[:, None, None].expand(*place.shape[:2], 1))[..., 0]
-        return self.look.coef[at].mean(1), self.look.intercept[at].mean(1)
+        num_parts = self.converged.shape[1]
+        fitted = self.contender[:, None].expand(-1, num_parts, -1)
+        place = fitted.flatten().cumsum(0).view(fitted.shape) - 1
+        at = place.gather(2, winners[:, None, None].expand(-1, num_parts, 1))[..., 0]
+        return self.closer.coef[at].mean(1), self.closer.intercept[at].mean(1)
 
 
 def search_penalties(
@@ -281,7 +280,7 @@ def search_penalties(
     tolerances: tuple[float, float],
     start: Start | None = None,
 ) -> PenaltySearch:
-    """A rough look at everything, then closer ones at each fold's contenders.
+    """A rough look at everything, then a closer one at each fold's contenders.
 
     Args:
         features: (N, D), rotated.
@@ -290,7 +289,7 @@ def search_penalties(
         inner_held_out: (F, N) or (F, J, N).
         penalties: (P,).
         num_classes: C.
-        tolerances: of the looks.
+        tolerances: of the two looks.
         start: where the first begins, as `PenaltySearch.look` lies; None at zero.
 
     Raises:
@@ -303,7 +302,8 @@ def search_penalties(
     shape = (*chooses.shape[:2], len(penalties))
     rows, parts = weights.flatten(0, 1), chooses.flatten(0, 1)  # (F J, N)
     of = torch.arange(len(rows), device=penalties.device).repeat_interleave(len(penalties))
-    candidates, data = penalties.repeat(len(rows)), (features, labels)
+    candidates = penalties.repeat(len(rows))
+    data = (features, labels)
     look = fit_scaled_logistic(
         *data,
         SharedWeights(rows=rows, of=of),
@@ -313,39 +313,33 @@ def search_penalties(
         start=start,
     )
     log_loss, accuracy = _score_inner(features.raw, labels, look, parts, of)
+    contender = _contenders(log_loss.view(shape).mean(1))
+    close = contender[:, None].expand(shape).flatten()
+    closer = fit_scaled_logistic(
+        *data,
+        SharedWeights(rows=rows, of=of[close]),
+        candidates[close],
+        num_classes,
+        tolerance=tolerances[1],
+        start=(look.coef[close], look.intercept[close]),
+    )
+    log_loss[close], accuracy[close] = _score_inner(features.raw, labels, closer, parts, of[close])
     iterations, converged = look.iterations, look.converged
-    fresh = _around(log_loss.view(shape).mean(1))
-    contender = torch.zeros_like(fresh)
-    while bool(fresh.any()):
-        contender |= fresh
-        close = fresh[:, None].expand(shape).flatten()
-        closer = fit_scaled_logistic(
-            *data,
-            SharedWeights(rows=rows, of=of[close]),
-            candidates[close],
-            num_classes,
-            tolerance=tolerances[1],
-            start=(look.coef[close], look.intercept[close]),
-        )
-        told = _score_inner(features.raw, labels, closer, parts, of[close])
-        log_loss[close], accuracy[close] = told
-        look.coef[close], look.intercept[close] = closer.coef, closer.intercept
-        iterations[close] += closer.iterations
-        converged[close] = closer.converged
-        known = log_loss.view(shape).mean(1).masked_fill(~contender, torch.inf)
-        fresh = _around(known) & ~contender
+    iterations[close] += closer.iterations
+    converged[close] = closer.converged
     return PenaltySearch(
         penalties=penalties,
         log_loss=log_loss.view(shape).mean(1),
         accuracy=accuracy.view(shape).mean(1),
         contender=contender,
         look=look,
+        closer=closer,
         iterations=iterations.view(shape),
         converged=converged.view(shape),
     )
 
 
-def _around(log_loss: Tensor) -> Tensor:
+def _contenders(log_loss: Tensor) -> Tensor:
     """(F, P) bool, each fold's best and its two neighbours; other folds have no say in it."""
     positions = torch.arange(log_loss.shape[1], device=log_loss.device)
     return (positions - log_loss.argmin(1, keepdim=True)).abs() <= 1

@@ -151,8 +151,8 @@ def final_head(task: Task, rotated: RotatedFeatures, fit: ChosenFit) -> FittedHe
     )
     if not bool(final.converged.all()):
         task.progress.note(
-            "The final head stopped before its gradient was small "
-            f"({float(final.gradient_norm[0]):.1e}); its figures are still honest."
+            f"The final head stopped after {int(final.iterations[0])} rounds, before it was as "
+            "near its optimum as asked; its figures are still honest."
         )
     return FittedHead.linear(final.coef[0], final.intercept[0], penalty=fit.final_penalty)
 
