@@ -529,3 +529,14 @@ def test_few_groups_of_one_class_widen_an_average_over_classes(of_class):
         )["balanced_accuracy"]
         held += found.low <= 0.7602 <= found.high  # P(N(0, 2) <= 1)
     assert held >= 0.92 * 120, held
+
+
+def test_a_fold_with_a_class_of_one_is_not_known_without_error():
+    """One fold has two classes, of which one image; the other three, so that folds are mixed."""
+    generator = np.random.default_rng(34)
+    labels = np.concatenate([np.repeat([0, 1], [20, 1]), np.repeat([0, 1, 2], 20)])
+    folds = np.repeat([0, 1], [21, 60])
+    probabilities = generator.random((81, 3)) * 0.2
+    probabilities[np.arange(81), labels] += 1
+    _, interval = fold_mean_auc(probabilities, labels, folds)
+    assert interval.high - interval.low > 0.2

@@ -236,7 +236,7 @@ def test_a_target_within_its_interval_is_no_warning():
     within = {**DECISION, "figures": {**DECISION["figures"], "sensitivity": figure(0.9, 0.8, 0.96)}}
     assert missed_target(within, {}) == ""
     below = {"figures": {"sensitivity": figure(0.87, 0.79, 0.93)}}
-    assert "in cross-validation, which has more images" in missed_target(within, below)
+    assert "in cross-validation it is" in missed_target(within, below)
     assert "was to reach a sensitivity of 95" in missed_target(DECISION, {})
 
 

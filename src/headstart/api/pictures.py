@@ -53,6 +53,7 @@ def preview(
     from headstart.data.preview import choose_rows, find_row
     from headstart.files import make_folder, write_whole
     from headstart.finetune.preview import augment_preview
+    from headstart.plots import save_png
 
     seed, augment = options.pop("seed", 0), options.pop("augment", None)
     table = load_table(folder_or_name(data), **options)
@@ -67,7 +68,7 @@ def preview(
         figure = augment_preview(table, rows, augment, preprocessing, seed=seed)
     target = Path(out)
     make_folder(target.parent)
-    write_whole(target, lambda aside: figure.savefig(aside, dpi=110, format="png"))
+    write_whole(target, lambda aside: save_png(figure, aside, dpi=110))
     shown = [table.paths[row] for row in rows]
     return {"out": str(target), "policy": policy, "images": shown, "notes": list(table.notes)}
 

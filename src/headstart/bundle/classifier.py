@@ -277,7 +277,7 @@ def check_export(run: Path) -> None:
     if origin != own:
         raise BundleError(
             f"'{run / EXPORT_FOLDER}' was not exported from the model that the run holds now. "
-            f"Remove it and write it anew: headstart export {run}"
+            f"Remove it and write it anew: headstart export {quoted(run)}"
         )
 
 

@@ -40,7 +40,7 @@ from headstart.files import digest_file, storage_errors, write_json
 from headstart.heads import HEADS, Layers
 from headstart.records import Preprocessing
 
-SHOWN_DIGITS = 16  # of a digest, in what people read
+SHOWN_DIGITS = 16  # of a digest, in what people read; 64 bits are not hit by chance
 SCHEMA_VERSION = 5
 BUNDLE_FILE = "bundle.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -213,14 +213,6 @@ def halved(tensor: torch.Tensor) -> torch.Tensor:
     return half if torch.equal(half.float(), tensor) else tensor
 
 
-def is_digest(digest: str, expected: str) -> bool:
-    """Whether a digest is the expected one, or begins with it where at least 16 digits are named.
-
-    So many are printed; 64 bits of SHA-256 are nobody's to hit by chance or on purpose.
-    """
-    return len(expected) >= SHOWN_DIGITS and digest.startswith(expected.lower())
-
-
 def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleContents:
     """Read a bundle, every digest checked before anything in it is used.
 
@@ -237,7 +229,12 @@ def read_bundle(folder: Path, *, expect_digest: str | None = None) -> BundleCont
     try:
         raw = read_json(manifest_path)
         root_digest = hashlib.sha256(raw).hexdigest()
-        if expect_digest is not None and not is_digest(root_digest, expect_digest):
+        if expect_digest is not None and len(expect_digest) < SHOWN_DIGITS:
+            raise BundleError(
+                f"`expect_digest` takes a digest or its first {SHOWN_DIGITS} digits or more, got "
+                f"'{expect_digest}': it is not the expected one. Give more of it."
+            )
+        if expect_digest is not None and not root_digest.startswith(expect_digest.lower()):
             raise BundleError(
                 f"The bundle '{folder}' is not the expected one: its digest is {root_digest}, "
                 f"expected {expect_digest}. Take the right bundle or correct --expect-digest."

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from headstart.errors import BundleError, MissingExtraError, UsageError, WeightsError
+from headstart.errors import BundleError, MissingExtraError, UsageError, WeightsError, quoted
 from headstart.inference import Extractor
 from headstart.inference.extractor import HALF_MAX
 from headstart.limits import usable_cores
@@ -74,7 +74,8 @@ class OnnxExtractor(Extractor):
             flag = " --int8" if engine == "onnx-int8" else ""
             raise BundleError(
                 f"The bundle '{folder}' has no {self.path.name}. Write one: "
-                f"headstart export {folder} --onnx{flag}, and load the folder that it names."
+                f"headstart export {quoted(folder)} --onnx{flag}, and load the folder that it "
+                "names."
             )
         self.session = open_session(self.path)
         check_graph(self.path, self.session, about, preprocessing)

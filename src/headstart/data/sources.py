@@ -165,7 +165,7 @@ def load_unlabelled_or_labelled(
     if root.is_file():
         check_margin(crop_margin)
         collection = _collect_listed(root, subject, parse_columns(columns))
-        found, notes = with_groups(collection, subject, group_by)
+        found, notes = with_groups(collection, subject, group_by, split=False)
         table = _measured_table(_name_of(root), found, class_names, crop_margin)
         return replace(table, notes=(*collection.notes, *notes))
     if columns and metadata_file(root) is None:
@@ -186,7 +186,9 @@ def load_unlabelled_or_labelled(
     if folders and set(label_of.values()) <= set(class_names):
         known = tuple(class_names)
         images = [replace(image, label=_top_folder(image, root, label_of)) for image in images]
-        images, notes = with_groups(replace(collection, images=images), subject, group_by)
+        images, notes = with_groups(
+            replace(collection, images=images), subject, group_by, split=False
+        )
     table = assemble_table(_name_of(root), images, known, in_order=True, crop_margin=crop_margin)
     return replace(table, notes=(*collection.notes, *notes))
 

@@ -152,12 +152,18 @@ def _check_learnable(images: Sequence[FoundImage], subject: str) -> None:
 
 
 def with_groups(
-    collection: Collection, subject: str, group_by: str | None
+    collection: Collection, subject: str, group_by: str | None, *, split: bool = True
 ) -> tuple[list[FoundImage], tuple[str, ...]]:
     """The images with their groups, by `group_by` or by the manifest's own column, and notes.
 
     Where nothing gives groups and a picture stands in several rows, each with a box of its own, the
     picture is the group: its parts share light, background and hand, and must not be split.
+
+    Args:
+        collection: images with cells and columns.
+        subject: the data, in messages.
+        group_by: column, regular expression or entry of a DICOM header.
+        split: whether groups must come apart, as in `check_groups`.
 
     Raises:
         DataError: an image has no group, or all have the same.
@@ -168,14 +174,20 @@ def with_groups(
     if group_by is not None and _is_header_entry(group_by, collection):
         own = header_codes([image.file or image.blob for image in images], group_by)
         fault = f"have no '{group_by}' in a DICOM header"
-        groups, notes = check_groups(paths, own, f"`--group-by {group_by}`", fault, needed=needed)
+        groups, notes = check_groups(
+            paths, own, f"`--group-by {group_by}`", fault, needed=needed, split=split
+        )
     elif group_by is not None:
         cells = [image.cells for image in images]
-        groups, notes = find_groups(paths, cells, collection.columns, group_by, needed=needed)
+        groups, notes = find_groups(
+            paths, cells, collection.columns, group_by, needed=needed, split=split
+        )
     elif collection.grouped_by:
         column = f"The column '{collection.grouped_by}' of {subject}"
         own = [image.group for image in images]
-        groups, notes = check_groups(paths, own, column, "have an empty cell", needed=needed)
+        groups, notes = check_groups(
+            paths, own, column, "have an empty cell", needed=needed, split=split
+        )
     else:
         return _grouped_by_picture(images)
     pairs = zip(images, groups, strict=True)

@@ -57,7 +57,7 @@ for path in sys.argv[1:]:
     answer["probabilities"] = dict(zip(names, chances.tolist()))
     if call := about["decision"]:
         answer["positive"] = call["positive"]
-        answer["called_positive"] = bool(chances[call["index"]] >= call["threshold"])
+        answer["called_positive"] = float(chances[call["index"]]) >= call["threshold"]
     if rule is not None and rule["score"] == "lac":
         answer["set"] = [n for n, p, t in zip(names, chances, rule["thresholds"]) if 1 - p <= t]
     if "outlier_score" in found and about["outlier_threshold"] is not None:
@@ -110,7 +110,7 @@ for path in sys.argv[1:]:
     answer["probabilities"] = dict(zip(about["class_names"], chances.tolist()))
     if call := sure.get("decision"):
         answer["positive"] = call["positive"]
-        answer["called_positive"] = bool(chances[call["index"]] >= call["threshold"])
+        answer["called_positive"] = float(chances[call["index"]]) >= call["threshold"]
     print(json.dumps(answer))
 '''
 

@@ -20,7 +20,7 @@ from headstart.bundle.golden import (
     read_golden,
 )
 from headstart.bundle.onnx_engine import ENGINE_FILES, TORCH
-from headstart.errors import BundleError
+from headstart.errors import BundleError, quoted
 from headstart.inference import FeatureExtractor
 from headstart.limits import usable_cores
 from headstart.records import Bytes8, Predictions, Preprocessing
@@ -144,7 +144,7 @@ def check_bundle(settings: ServeSettings) -> str:
         flag = " --int8" if engine == "onnx-int8" else ""
         raise BundleError(
             f"The bundle '{folder}' has no {needed}. Write one: headstart export "
-            f"{settings.bundle} --onnx{flag}, or answer with --engine torch."
+            f"{quoted(settings.bundle)} --onnx{flag}, or answer with --engine torch."
         )
     name, count = contents.about["backbone"].get("name"), len(contents.about["class_names"])
     return (

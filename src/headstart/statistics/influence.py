@@ -172,12 +172,14 @@ class Spread:
     """What the images of one test part, or one fold, tell of a value's variance.
 
     Attributes:
-        variance: of the value.
+        variance: of the value, as far as influences tell.
+        unseen: what Wilson says of classes of one or two units, whose part that lacks.
         by_class: (C,) the part of each class that occurs, as far as they can be told apart.
         units: (C,) images or groups of each.
     """
 
     variance: float
+    unseen: float
     by_class: Floats
     units: Integers
 
@@ -193,26 +195,30 @@ def _spread(
     else:
         cells, place = np.unique(codes * len(present) + own, return_inverse=True)
         by_class = np.bincount(cells % len(present), np.bincount(place, influences) ** 2)
-    variance, few = _variance(influences, codes), units < FEWEST_UNITS
-    if len(present) > 2:
-        ends = [wilson(value * n, int(n), level) for n in units[few]]
-        widths = np.array([one.high - one.low for one in ends]) / len(present)
-        variance += float(((widths / (2 * normal_quantile(level))) ** 2).sum())
-    return Spread(variance=variance, by_class=by_class / len(labels) ** 2, units=units)
+    ends = [wilson(value * n, int(n), level) for n in units[units < FEWEST_UNITS]]
+    spreads = np.array([one.high - one.low for one in ends]) / (2 * normal_quantile(level))
+    share = len(present) if len(present) > 2 else 1  # of two classes each is the other's rest
+    return Spread(
+        variance=_variance(influences, codes),
+        unseen=float(((spreads / share) ** 2).sum()),
+        by_class=by_class / len(labels) ** 2,
+        units=units,
+    )
 
 
 def _class_interval(
     value: float, spreads: Sequence[Spread], grouped: bool, level: float
 ) -> Interval:
     """Interval of the mean of one value a spread, each hanging on its classes."""
-    variance = sum(spread.variance for spread in spreads) / len(spreads) ** 2
+    alone = all(len(spread.units) <= 2 for spread in spreads)  # Wilson's own interval then
+    variance = sum(one.variance + (0 if alone else one.unseen) for one in spreads)
+    variance /= len(spreads) ** 2
     smallest = sum(int(spread.units.min()) for spread in spreads)
     freedom = None
     if grouped:
         parts = np.concatenate([spread.by_class for spread in spreads])
         units = np.concatenate([spread.units for spread in spreads])
         freedom = max(smallest - len(spreads), satterthwaite(parts, units) / 2)
-    alone = all(len(spread.units) <= 2 for spread in spreads)
     return _logit_interval(
         value, variance, smallest, what=smallest_what(smallest, grouped), freedom=freedom,
         fewest=min(int(spread.units.min()) for spread in spreads) if alone else FEWEST_UNITS,

@@ -96,9 +96,11 @@ def check_pictures(measured: Sequence[Measured]) -> None:
     Raises:
         ResumeError: the last one has.
     """
-    first, last = measured[0], measured[-1]
-    known = {one["data"] for one in (first, last) if "data" in one}  # not of an earlier version
-    if len(known) > 1:
+    known = [one for one in measured if "data" in one]  # those of an earlier version have none
+    if not known:
+        return
+    first, last = known[0], known[-1]
+    if first["data"] != last["data"]:
         raise ResumeError(
             f"The pictures changed between the candidates '{first['name']}' and '{last['name']}', "
             "so they cannot be compared. Put them back and remove the folder of the second, or "

@@ -33,6 +33,7 @@ def find_groups(
     group_by: str,
     *,
     needed: Sequence[bool],
+    split: bool = True,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The group of every image.
 
@@ -42,6 +43,7 @@ def find_groups(
         columns: of that file, none where there is none.
         group_by: column or regular expression.
         needed: N, False for images that need no group (those without a label).
+        split: as in `check_groups`.
 
     Returns:
         N groups, '' for an image that needs none and has none, and notes.
@@ -57,7 +59,8 @@ def find_groups(
     else:
         groups = _match_all(group_by, paths, columns)
         fault = f"do not match the regular expression '{group_by}'"
-    return check_groups(paths, groups, f"`--group-by {group_by}`", fault, needed=needed)
+    subject = f"`--group-by {group_by}`"
+    return check_groups(paths, groups, subject, fault, needed=needed, split=split)
 
 
 def check_groups(
@@ -67,6 +70,7 @@ def check_groups(
     fault: str,
     *,
     needed: Sequence[bool],
+    split: bool = True,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The groups and a note about them, after the check that they can be split.
 
@@ -76,6 +80,7 @@ def check_groups(
         subject: how messages name what gave the groups.
         fault: what is said of images without a group.
         needed: N, False for images that need none.
+        split: whether they must come apart; a finished model can be judged on one group.
 
     Raises:
         DataError: an image has no group, or all have the same.
@@ -91,7 +96,7 @@ def check_groups(
             f"{fault}: '{lacking[0]}' is the first. Every image needs one."
         )
     distinct = {group for group, asked in zip(groups, needed, strict=True) if asked}
-    if len(distinct) == 1:
+    if len(distinct) == 1 and split:
         raise DataError(
             f"{subject} puts all images into one group, '{distinct.pop()}', and a group cannot be "
             "split. Name a column or a regular expression that tells groups apart."

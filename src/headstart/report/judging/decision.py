@@ -64,7 +64,7 @@ def missed_target(tested: Mapping[str, Any], crossed: Mapping[str, Any]) -> str:
         return ""
     for figures, where in (
         (tested["figures"], "on the test part"),
-        (crossed.get("figures") or {}, "in cross-validation, which has more images,"),
+        (crossed.get("figures") or {}, "in cross-validation"),
     ):
         figure = estimate(figures.get(kind))
         if figure["high"] is not None and figure["high"] < float(target):

@@ -9,6 +9,7 @@ from typing import Any
 
 import streamlit as st
 
+from headstart.errors import quoted
 from headstart.report import sections
 from headstart.report.judging.verdict import accuracy_bars, verdict
 from headstart.report.page import charts_view, is_headline, reproduction
@@ -108,7 +109,9 @@ def show_report(entry: Entry) -> None:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8") if size <= REPORT_MIB * 2**20 else ""
     except (OSError, ValueError):
-        st.caption(f"No report lies in the folder. Write it: headstart report {entry.folder}")
+        st.caption(
+            f"No report lies in the folder. Write it: headstart report {quoted(entry.folder)}"
+        )
         return
     put("heading.html", title="The whole report")
     if not text:
@@ -140,7 +143,7 @@ def show_comparison(entry: Entry) -> None:
         record = read_record(entry.folder)
         if not record.get("recommendation"):
             st.caption("Not finished. Go on with: headstart compare --resume --out "
-                       f"{entry.folder}")  # fmt: skip
+                       f"{quoted(entry.folder)}")  # fmt: skip
             return
         advice = record["recommendation"]
         _, _, table = comparison_text(record).partition("\n\n")  # the advice stands above it
