@@ -536,7 +536,7 @@ def test_a_fold_with_a_class_of_one_is_not_known_without_error():
     generator = np.random.default_rng(34)
     labels = np.concatenate([np.repeat([0, 1], [20, 1]), np.repeat([0, 1, 2], 20)])
     folds = np.repeat([0, 1], [21, 60])
-    probabilities = generator.random((81, 3)) * 0.2
-    probabilities[np.arange(81), labels] += 1
+    probabilities = generator.random((81, 3))
+    probabilities[np.arange(81), labels] += 0.9
     _, interval = fold_mean_auc(probabilities, labels, folds)
     assert interval.high - interval.low > 0.2

@@ -746,3 +746,8 @@ def test_a_finished_model_sees_the_boxes_of_class_folders(tmp_path):
     write(tmp_path / "metadata.csv", "path,bbox,patient", *cells[:3], "b/1.png,2 2 10 6,")
     with pytest.raises(DataError, match="gives no group to 1 of 4 images"):
         load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), **given)
+    one = [cell.rpartition(",")[0] + ",p0" for cell in cells]
+    write(tmp_path / "metadata.csv", "path,bbox,patient", *one)  # nothing is split here
+    assert set(load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), **given).groups) == {"p0"}
+    with pytest.raises(DataError, match="puts all images into one group"):
+        load_table(tmp_path, **given)
