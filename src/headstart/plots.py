@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 MOST_NUMBERS = 25  # classes up to which every cell of a confusion matrix gets its number
@@ -128,6 +129,7 @@ def epochs_figure(
                 textcoords="offset points", fontsize=8, color="grey",
             )  # fmt: skip
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(frameon=False)
         axes.grid(alpha=0.3)
     return figure
@@ -218,6 +220,7 @@ def pretraining_figure(*, loss: Sequence[float], accuracy: Sequence[float], titl
     epochs = np.arange(1, len(loss) + 1)
     (falling,) = axes.plot(epochs, loss, color=ORANGE, label="training loss (left)")
     axes.set(xlabel="epoch", ylabel="training loss", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     beside = axes.twinx()
     (rising,) = beside.plot(
         epochs, accuracy, color=BLUE, marker=".", label="accuracy, held out (right)"

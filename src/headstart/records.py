@@ -247,15 +247,17 @@ class Features:
         values: (N, D) float16, one row an image; of many images in a mapped file.
         facts: N records of what decoding found, in the same order.
         good: (N,) bool, False where the image was left out (its row is zero).
-        computed: how many rows went through the network now; the rest came from the store.
+        computed: how many rows went through the network now.
+        read_back: how many came from the store; what is neither is a copy of another row.
         computed_views: how many further views of pictures did; they stand in the store.
-        seconds: wall seconds by phase.
+        seconds: wall seconds by phase; 'audit' is a part of 'compute'.
     """
 
     values: npt.NDArray[np.float16]
     facts: tuple[ImageFacts, ...]
     good: npt.NDArray[np.bool_]
     computed: int
+    read_back: int = 0
     computed_views: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
 

@@ -3,7 +3,7 @@
 Each picture is decoded once, by the threads that feed the network. The network is always `mini`
 at 64 px in float32, whatever a run learns with, so that groups and with them folds never depend
 on the backbone. Embeddings and fingerprints stay in the feature store, so that a second audit
-reads them, and a run with `mini` in the same precision finds its features there.
+reads them, and a run with `mini` at that size in float32 on a processor finds its features there.
 
 A fingerprint is a fixed record of bytes; the store keeps it as the 16-bit words that it keeps of
 features, untouched.
@@ -66,7 +66,7 @@ def fixed_execution(execution: Execution | None = None) -> Execution:
     return Execution(
         device="cpu",
         precision="float32",
-        channels_last=False,
+        channels_last=True,
         threads=torch.get_num_threads(),
         reason="groups must not depend on the machine",
     )

@@ -27,8 +27,8 @@ HEADS = {"exact": "equal pixels", "near": "near-duplicate", "suspect": "suspect"
 LONGEST_PATH = 23
 CARD_IN, HEAD_IN, FOOT_IN = (3.5, 2.2), 0.95, 0.5
 LEGEND = (
-    "in brackets: distance of the embeddings (below 1.00 is near), differing bits of 64 of the "
-    "perceptual hash"
+    "in brackets: distance of the embeddings as a multiple of the limit (near below 1.00); bits of "
+    "64 in which the perceptual hashes differ"
 )
 
 

@@ -24,6 +24,8 @@ EXAMPLE = (
     "Example: headstart compare --quick --data flowers/ --model mini,ResNet50,EfficientNetB0"
 )
 INTERRUPTED = 130
+TRUTHS = {"true": True, "false": False}
+WORDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 
 Text = Optional[str]  # noqa: UP045 - typer reads the annotation at run time
 Texts = Optional[list[str]]  # noqa: UP045
@@ -164,9 +166,11 @@ def of_kind(value: str, kind: str, text: str) -> Any:
         UsageError: it is none.
     """
     try:
+        if kind == "bool":
+            return TRUTHS[value.casefold()]
         return {"int": int, "float": float}.get(kind, str)(value)
-    except ValueError as error:
-        word = "a whole number" if kind == "int" else "a number"
+    except (ValueError, KeyError) as error:
+        word = WORDS[kind]
         raise UsageError(f"`vary` {text}: '{value}' must be {word}. Correct --vary.") from error
 
 

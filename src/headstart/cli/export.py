@@ -83,6 +83,12 @@ def told(parity: dict[str, Any]) -> list[tuple[str, str]]:
                 f"; pixels equal Pillow's on {found['equal_pixels_fraction']:.3%}, "
                 f"at most {found['largest_pixel_difference']} apart"
             )
+            if found["num_scaled_in_decoding"]:
+                said += (
+                    "; decoded at full size instead of scaled, "
+                    f"{found['largest_probability_difference_of_full_decoding']:.1e} at most on "
+                    f"{found['num_scaled_in_decoding']:,} large JPEGs"
+                )
         if "verdict" in found:
             speed = found["speed"]
             said += (

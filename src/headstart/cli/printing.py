@@ -71,7 +71,15 @@ def print_decision(title: str, part: Mapping[str, Any]) -> None:
     about = ""
     if "threshold" in decision:
         about = f": '{decision['positive']}' from {decision['threshold']:.4g} on"
+    elif by_fold := decision.get("by_fold"):
+        low, high = f"{min(by_fold):.4g}", f"{max(by_fold):.4g}"
+        about = f": every fold at the threshold of the others, {span(low, high)}"
     print_pairs(f"Decision, {title}{about}", [(k, v or "not defined") for k, v in pairs])
+
+
+def span(low: str, high: str) -> str:
+    """'0.2 to 0.4', or '0.2' where both are the same."""
+    return low if low == high else f"{low} to {high}"
 
 
 def describe(figure: Mapping[str, Any]) -> str:

@@ -165,6 +165,7 @@ def print_result(result: RunResult) -> None:
             f"test ({tested['num_images']:,} images)": tested["figures"],
         }
     )
+    print_decision("cross-validation", validated)
     print_decision("test", tested)
     for leak in result.metrics.get("leaks_allowed", ()):
         print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")

@@ -44,7 +44,7 @@ def command(
     body_timeout: float = typer.Option(30, help="Seconds for a body to arrive."),
     decode_timeout: float = typer.Option(5, help="Seconds to decode one image."),
     decoders: int = typer.Option(0, min=0, max=64, help="Decoding processes a worker; 0 takes as "
-                                 "many as cores."),
+                                 "many as cores, at most 8, and as fit a container's memory."),
     queue: int = typer.Option(32, help="While so many images wait in a worker, requests get 503."),
     batch: int = typer.Option(32, help="Most images in one forward pass."),
     window_ms: float = typer.Option(5, help="How long a batch waits for images being decoded."),

@@ -218,13 +218,16 @@ def describe_answering(classifier: Classifier) -> dict[str, str]:
         "class_names": list(classifier.class_names),
         "preprocessing": preprocessing,
         "resize_policy": f"turn upright by EXIF, to RGB, squash the whole picture to {size} x "
-        f"{size} px ({resampling}, antialiased as Pillow does)",
+        f"{size} px ({resampling}, antialiased as Pillow does); a JPEG whose short side is at "
+        f"least {4 * size} px is decoded at 1/2, 1/4 or 1/8 first, as Pillow's draft does, never "
+        f"below {2 * size} px",
         "decoder_version": about["decoder_version"],
         "temperature": confidence.temperature,
         "tta": confidence.tta,
         "sets": None if confidence.sets is None else asdict(confidence.sets),
         "outlier_threshold": confidence.outlier_threshold,
         "decision": None if confidence.decision is None else asdict(confidence.decision),
+        "learnt_on_boxes": classifier.learnt_on_boxes,
         "backbone": about["backbone"]["name"],
         "code_licence": about["backbone"]["code_licence"],
         "weights_licence": about["backbone"]["weights"]["licence"],

@@ -19,6 +19,7 @@ from PIL import Image
 from headstart.bundle import Classifier
 from headstart.bundle.classifier import EXPORT_FOLDER, MODEL_FOLDER
 from headstart.data import DATASETS, load_unlabelled_or_labelled
+from headstart.data.packed.downloads import at_hand_only
 from headstart.errors import DataError, HeadstartError, UsageError
 from headstart.progress import Progress
 from headstart.records import UNLABELLED, ImageTable
@@ -113,7 +114,8 @@ def run_images(classifier: Classifier) -> tuple[ImageTable | None, str]:
         return None, ""
     try:
         settings = settings_from(read_run(run)["settings"])
-        table = read_table(settings, Progress())
+        with at_hand_only():
+            table = read_table(settings, Progress())
         table = apply_splits(table, read_splits(run), table)
     except (HeadstartError, OSError) as error:
         return None, str(error)

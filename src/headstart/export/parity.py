@@ -27,6 +27,8 @@ from headstart.bundle.onnx_engine import (
     open_session,
 )
 from headstart.data import decode
+from headstart.data.decoding import decoded_scale
+from headstart.data.preparing import least_side
 from headstart.data.preview import cropped
 from headstart.errors import DataError, ExportError
 from headstart.export.graph import IMAGE
@@ -188,12 +190,17 @@ def prove_resizing(reference: Classifier, folder: Path, table: ImageTable) -> di
     """
     session = open_session(folder / RESIZING_FILE)
     pixel, same, chance, inside, agreeing, count = 0, 0.0, 0.0, 0.0, 0, 0
+    scaled, full = 0, 0.0
     for row in range(len(table)):
-        _, ours = reference.extractor.prepare(table, row)
+        facts, ours = reference.extractor.prepare(table, row)
         if ours is None:
             continue
-        picture = cropped(decode(table.read(row), table.paths[row])[0], table.box_of(row))
-        outputs = run_graph(session, IMAGE, np.asarray(picture)[None])
+        least = least_side(reference.extractor.preprocessing, table.box_of(row))
+        outputs = run_graph(session, IMAGE, opened(table, row, least))
+        if decoded_scale(facts, least) > 1:
+            whole = run_graph(session, IMAGE, opened(table, row, None))
+            scaled += 1
+            full = max(full, apart(whole[PROBABILITIES], outputs[PROBABILITIES]))
         resized = outputs.pop(INPUT).astype(np.uint8)
         difference = np.abs(resized[0].astype(int) - ours)
         expected, answered = reference.answer_pixels(ours[None].copy()), outputs[PROBABILITIES]
@@ -210,4 +217,12 @@ def prove_resizing(reference: Classifier, folder: Path, table: ImageTable) -> di
         "largest_probability_difference": chance,
         "largest_probability_difference_on_equal_pixels": inside,
         "same_class": agreeing,
+        "num_scaled_in_decoding": scaled,
+        "largest_probability_difference_of_full_decoding": full,
     }
+
+
+def opened(table: ImageTable, row: int, least: int | None) -> Bytes8:
+    """(1, H, W, 3) uint8 of one picture, decoded as the network would have it or, None, whole."""
+    picture, _ = decode(table.read(row), table.paths[row], min_side=least)
+    return np.asarray(cropped(picture, table.box_of(row)))[None]

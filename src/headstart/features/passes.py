@@ -282,11 +282,12 @@ def _fill(
     views: Mapping[View, Integers],
     begun: float,
 ) -> Features:
-    count = len(source)
+    count, audit_s = len(source), extractor.audit_s
     values = new_array((count, extractor.network.num_features), np.float16)
     facts: list[ImageFacts | None] = [None] * count
     key_by_row = store_keys(source, range(count), progress)
-    for row, record in read_back(stores[WHOLE], key_by_row, values).items():
+    stored = read_back(stores[WHOLE], key_by_row, values)
+    for row, record in stored.items():
         facts[row] = with_path(record, source.paths[row])
     lacking = {row: (WHOLE,) for row, record in enumerate(facts) if record is None}
     wanted = _missing(key_by_row, lacking, stores, views)
@@ -309,10 +310,12 @@ def _fill(
         facts=complete,
         good=np.array([not record.problem for record in complete], dtype=bool),
         computed=sum(lacks[0] == WHOLE for lacks in wanted.values()),
+        read_back=len(stored),
         computed_views=sum(len(lacks) - (lacks[0] == WHOLE) for lacks in wanted.values()),
         seconds={
             "read": round(read_s, 3),
             "compute": round(time.perf_counter() - begun - read_s, 3),
+            "audit": round(extractor.audit_s - audit_s, 3),
         },
     )
 

@@ -139,13 +139,15 @@ class TrainSettings:
         self._check_choices()
         self._check_numbers()
         if not self.epochs or min(self.epochs) < 1:
+            given = ", ".join(map(str, self.epochs)) or "none"
             raise UsageError(
-                f"`epochs` must be one number a phase, each 1 or more, got {self.epochs}. "
+                f"`epochs` must be one number a phase, each 1 or more, got {given}. "
                 "Correct --epochs."
             )
         if min(self.hidden, default=1) < 1:
             raise UsageError(
-                f"`hidden` must be widths of 1 or more, got {self.hidden}. Correct it."
+                f"`hidden` must be widths of 1 or more, got "
+                f"{', '.join(map(str, self.hidden))}. Correct it."
             )
         from headstart.finetune.batches.augmentation import parse_policy
 

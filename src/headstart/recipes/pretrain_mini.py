@@ -180,7 +180,8 @@ def train_epoch(
     seed = settings.seed * 100_003 + epoch
     generator, numbers = torch.Generator(device).manual_seed(seed), np.random.default_rng(seed)
     steps = len(pixels) // settings.batch_size
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    exact = torch.float32 if device.type == "mps" else torch.float64  # MPS has no other
+    total = torch.zeros((), dtype=exact, device=device)
     for index, rows in enumerate(batches(len(pixels), settings.batch_size, generator)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(epoch * steps + index, steps, settings)

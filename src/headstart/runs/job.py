@@ -237,9 +237,10 @@ class Job:
                 views=wanted_views(self.settings, self.planned, len(self.table)),
             )
         seconds = self.clock.seconds["features"]
-        stored = len(self.table) - features.computed
+        copies = len(self.table) - features.computed - features.read_back
         self.progress.note(
-            f"Features   {features.computed:,} computed, {stored:,} read back, {seconds:.1f} s"
+            f"Features   {features.computed:,} computed, {features.read_back:,} read back, "
+            f"{f'{copies:,} copies, ' * (copies > 0)}{seconds:.1f} s"
         )
         left_out = [record for record in features.facts if record.problem]
         if len(left_out) == len(self.table):
@@ -267,12 +268,11 @@ class Job:
             self.linked = audit.linked[rows]
             self.shortcuts = list(audit.summary["shortcuts"])
             self.run_file.update(audit=describe_audit(audit))
-        kept = Features(
+        kept = replace(
+            features,
             values=take_rows(features.values, rows),
             facts=tuple(features.facts[i] for i in rows),
             good=features.good[rows],
-            computed=features.computed,
-            computed_views=features.computed_views,
         )
         return self.table.take(rows), kept
 

@@ -92,6 +92,7 @@ class ModelAnswer(Strict):
     gives_sets: bool
     set_miss_rate: float | None
     gives_unknown: bool
+    learnt_on_boxes: bool
     golden: str
     limits: dict[str, int | float | list[str]]
 

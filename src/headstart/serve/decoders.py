@@ -11,12 +11,16 @@ import numpy as np
 from PIL import Image
 
 from headstart.data import DecodingError
-from headstart.data.guarded.pool import DecoderPool
+from headstart.data.guarded.pool import MOST_PROCESSES, DecoderPool
 from headstart.data.guarded.squares import command_for
+from headstart.limits import memory_limits, usable_cores
 from headstart.records import Bytes8, ImageFacts, Preprocessing
 from headstart.serve.failures import FAILURES, RefusedError
 from headstart.serve.metrics import ServiceMetrics
 from headstart.serve.settings import ServeSettings
+
+MODEL_BYTES = 1 << 30  # of a worker beside its decoders: torch, the network and a batch
+RETRY_S = 1  # seconds until a client may try again where no process could be started
 
 
 class Decoders:
@@ -30,7 +34,7 @@ class Decoders:
         self.pool = DecoderPool(
             command_for(settings.decoding, preprocessing),
             time_limit_s=settings.decoding_timeout_s,
-            processes=settings.decoders,
+            processes=settings.decoders or decoders_for(settings),
         )
         self._threads = ThreadPoolExecutor(self.pool.processes, thread_name_prefix="decode")
         self._turns = asyncio.Semaphore(self.pool.processes)
@@ -51,7 +55,10 @@ class Decoders:
         except DecodingError as error:
             code = error.code if error.code in FAILURES else "undecodable_image"
             clause = str(error)
-            raise RefusedError(code, f"The image is refused: {clause}.") from error
+            again = RETRY_S if FAILURES[code].status == 503 else None
+            raise RefusedError(
+                code, f"The image is refused: {clause}.", retry_after_s=again
+            ) from error
         finally:
             self.metrics.decode_seconds.observe(perf_counter() - begun)
         return np.asarray(image)
@@ -77,3 +84,12 @@ class Decoders:
         """Kill the processes; nothing may be decoded any more."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.pool.end()
+
+
+def decoders_for(settings: ServeSettings) -> int:
+    """As many as cores, and no more than fit what a container may use, beside the models."""
+    most = min(usable_cores(), MOST_PROCESSES)
+    for limit in memory_limits():
+        free = limit // settings.workers - MODEL_BYTES
+        most = min(most, free // settings.decoding.memory_bytes)
+    return max(1, most)

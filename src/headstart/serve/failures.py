@@ -32,6 +32,7 @@ FAILURES: dict[str, Failure] = {
     "part_headers_too_large": Failure(400, "The head of a part of the form is too large."),
     "unauthorized": Failure(401, "The token is missing or wrong."),
     "host_not_allowed": Failure(403, "The service may not be called by this name."),
+    "origin_not_allowed": Failure(403, "A page of another site asks, and there is no token."),
     "not_found": Failure(404, "There is no such path."),
     "method_not_allowed": Failure(405, "The path does not take this method."),
     "body_timeout": Failure(408, "The body took too long to arrive."),

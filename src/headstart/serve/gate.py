@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import json
 import logging
 import secrets
@@ -110,8 +111,9 @@ class Exchange:
             raise RefusedError("bad_http")
         if self.route not in OPEN_TO_ALL:
             self._check_token(settings.token)
-            if not settings.token and settings.is_local:
+            if not settings.token:
                 self._check_host()
+                self._check_origin()
         if self._headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise RefusedError("unsupported_body", "The body must not be compressed.")
         limit = settings.requests.max_request_bytes
@@ -230,14 +232,29 @@ class Exchange:
 
     def _check_host(self) -> None:
         """Refuse foreign names: a page could point one of its own at this machine."""
-        host = self._headers.get(b"host", b"").decode("latin-1").lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        settings = self.service.settings
-        if name.strip("[]") not in (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts):
+        if not self._is_own(self._headers.get(b"host", b"").decode("latin-1")):
             raise RefusedError(
                 "host_not_allowed",
                 "The service may not be called by this name; see --allow-host and --token.",
             )
+
+    def _check_origin(self) -> None:
+        """Refuse what a page of another site sends: browsers name it and ask nobody before."""
+        origin = self._headers.get(b"origin")
+        if origin is not None and not self._is_own(origin.decode("latin-1").rpartition("//")[2]):
+            raise RefusedError(
+                "origin_not_allowed",
+                "A page of another site may not use the service; see --allow-host and --token.",
+            )
+
+    def _is_own(self, host: str) -> bool:
+        """Whether 'name:port' is this service's; an address is, since no page can have one."""
+        host = host.lower()
+        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+        name, settings = name.strip("[]"), self.service.settings
+        if name in (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts):
+            return True
+        return not settings.is_local and is_address(name)
 
     def _head_bytes(self) -> int:
         """The head's size: h11 bounds one that arrives in pieces only."""
@@ -272,6 +289,15 @@ class Exchange:
                     left -= len(message.get("body", b""))
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
                         return
+
+
+def is_address(name: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def too_large(limit: int) -> RefusedError:

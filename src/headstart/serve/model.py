@@ -13,6 +13,7 @@ import torch
 from headstart.bundle.classifier import Classifier, find_bundle, load_classifier
 from headstart.bundle.format import read_bundle, read_preprocessing
 from headstart.bundle.golden import (
+    NAME,
     TOLERANCES,
     Golden,
     golden_difference,
@@ -21,7 +22,7 @@ from headstart.bundle.golden import (
 )
 from headstart.bundle.onnx_engine import ENGINE_FILES, TORCH
 from headstart.errors import BundleError, quoted
-from headstart.inference import FeatureExtractor
+from headstart.inference import FeatureExtractor, ImageList
 from headstart.limits import usable_cores
 from headstart.records import Bytes8, Predictions, Preprocessing
 from headstart.serve.settings import ServeSettings
@@ -60,6 +61,17 @@ class ServedModel:
         together = self.classifier.answer_pixels(pixels)
         return [row_of(together, i) for i in range(len(pixels))]
 
+    def golden_pixels(self) -> Bytes8:
+        """The golden picture prepared here, for a service whose limits would refuse its file."""
+        source = ImageList([self.golden.picture], [NAME])
+        _, pixels = self.classifier.extractor.prepare(source, 0)
+        if pixels is None:
+            raise BundleError(
+                f"The golden picture of the bundle '{self.classifier.folder}' is damaged. Write "
+                "the bundle again from its run."
+            )
+        return pixels
+
     def golden_problem(self, probabilities: npt.NDArray[np.floating]) -> str:
         """Why an answer to the golden picture is not the right one, '' where it is."""
         difference = golden_difference(self.golden, probabilities)
@@ -91,6 +103,7 @@ class ServedModel:
             "gives_sets": confidence.sets is not None,
             "set_miss_rate": None if confidence.sets is None else confidence.sets.alpha,
             "gives_unknown": confidence.outlier_threshold is not None,
+            "learnt_on_boxes": self.classifier.learnt_on_boxes,
             "golden": self.golden.origin,
         }
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterator
 
+from headstart.bundle.classifier import WHOLE_PICTURES
 from headstart.bundle.golden import NAME
 from headstart.errors import HeadstartError
 from headstart.records import Predictions
@@ -25,6 +26,8 @@ from headstart.serve.settings import ServeSettings
 from headstart.serve.uploads import Upload
 
 Fail = Callable[[Exception], None]
+# What the limits of clients' pictures may say of the golden one, which is no client's.
+FOR_CLIENTS = ("unsupported_format", "too_many_pixels")
 
 
 class Service:
@@ -158,13 +161,17 @@ class Service:
         try:
             pixels = await self._decoders.prepare(model.golden.picture, NAME)
         except RefusedError as error:
-            raise HeadstartError(f"The golden picture cannot be decoded here: {error}") from error
+            if error.code not in FOR_CLIENTS:
+                raise HeadstartError(f"The golden picture cannot be decoded here: {error}") from error
+            pixels = model.golden_pixels()
         answer = await self._batcher.ask(pixels)
         self.problem = model.golden_problem(answer.probabilities[0])
         if self.problem:
             log_event("golden_mismatch", logging.ERROR, reason=self.problem)
             return
         self.metrics.ready.set(1)
+        if model.classifier.learnt_on_boxes:
+            log_event("learnt_on_boxes", logging.WARNING, reason=WHOLE_PICTURES)
         log_event(
             "ready",
             digest=model.classifier.root_digest,

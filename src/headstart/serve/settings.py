@@ -68,7 +68,8 @@ class ServeSettings:
         requests: limits of requests.
         decoding: limits of pictures.
         decoding_timeout_s: for one picture.
-        decoders: processes that decode in one worker; 0 takes as many as cores.
+        decoders: processes that decode in one worker; 0 takes as many as cores, at most 8, and
+            as fit the memory that a container may use.
         queue_images: admitted and not yet answered in one worker; while there are so many, the
             next request gets 503 at once.
         max_batch: images in one forward pass.

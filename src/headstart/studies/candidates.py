@@ -19,7 +19,13 @@ from headstart.files import digest_bytes
 from headstart.inference.engines import EAGER
 from headstart.runs import RunSettings
 from headstart.runs.backbone import build_backbone
-from headstart.runs.settings.run import ONLY_PROBE, PROBE, STEP_SETTINGS, strategy_name
+from headstart.runs.settings.run import (
+    ONLY_PROBE,
+    PROBE,
+    STEP_SETTINGS,
+    stored_settings,
+    strategy_name,
+)
 from headstart.runs.settings.training import ONLY_TRAINING, train_settings
 
 SCRATCH = "scratch"
@@ -31,6 +37,8 @@ COSTS = {
 VARIABLE = ("image_size", "weights", "head", "tune", "class_weights", *STEP_SETTINGS,
             *ONLY_TRAINING, *ONLY_PROBE)  # fmt: skip
 LONGEST_NAME = 80
+# Settings of a run that a comparison has of its own, and their names here.
+OWN = {"model": "models", "strategy": "strategies", "out": "out"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +83,12 @@ class ComparisonSettings:
 
     def __post_init__(self) -> None:
         """Check what needs no image, and make the candidates."""
+        refuse_text("models", self.models)
+        refuse_text("strategies", self.strategies)
+        refuse_own(self.settings)
         if not self.settings.get("data"):
             raise UsageError("`--data` is missing: name a folder of class folders, or 'digits'.")
+        object.__setattr__(self, "settings", stored_settings(self.settings))
         if self.fast not in COSTS:
             raise UsageError(
                 f"`fast` must be {' or '.join(COSTS)}, got '{self.fast}'. Correct --fast."
@@ -91,7 +103,14 @@ class ComparisonSettings:
                     f"`vary` must name a setting of the model, got '{name}'. It can be one of "
                     f"{', '.join(VARIABLE)}."
                 )
+            refuse_text(f"vary {name}", values)
+        varied = {
+            name: [stored_settings({name: value})[name] for value in values]
+            for name, values in self.vary.items()
+        }
+        for name, values in varied.items():
             refuse_twice(f"vary {name}", [str(value) for value in values])
+        object.__setattr__(self, "vary", varied)
         object.__setattr__(self, "candidates", tuple(self._candidates()))
 
     def _candidates(self) -> list[CandidateRun]:
@@ -113,11 +132,16 @@ class ComparisonSettings:
     ) -> CandidateRun:
         """One combination, without the settings that are another candidate's."""
         backbone, weights = split_name(model)
+        if weights:  # '@' names them for this backbone alone, whatever varies for the others
+            changes = {**changes, "weights": weights}
         chosen = {"learning_curve": False, **self.settings, **changes}
-        if weights:
-            chosen["weights"] = weights
-        unused = foreign_settings(strategy, strategies, str(chosen.get("head", "logistic")))
-        told = [f"{n.replace('_', '-')}={v}" for n, v in changes.items() if n not in unused]
+        heads = self.vary.get("head", [chosen.get("head", "logistic")])
+        unused = foreign_settings(strategy, strategies, str(chosen.get("head", "logistic")), heads)
+        told = [
+            f"{name.replace('_', '-')}={told_value(changes[name], values)}"
+            for name, values in self.vary.items()
+            if name not in unused and not (name == "weights" and weights)
+        ]
         if strategy == SCRATCH and "weights" not in chosen:
             chosen["weights"] = "none"
         name = folder_name(" ".join([model.replace("@", " "), strategy, *told]))
@@ -162,13 +186,37 @@ def full_name(text: str) -> str:
     return find_backbone(name).name + (f"@{weights}" if weights else "")
 
 
-def foreign_settings(strategy: str, strategies: Sequence[str], head: str) -> tuple[str, ...]:
-    """Settings that another candidate of the comparison takes and this one does not."""
+def foreign_settings(
+    strategy: str, strategies: Sequence[str], head: str, heads: Sequence[str]
+) -> tuple[str, ...]:
+    """Settings that another candidate of the comparison takes and this one does not.
+
+    Args:
+        strategy: of this one.
+        strategies: of all.
+        head: of this one, where it is a probe.
+        heads: of all probes.
+    """
     if strategy != PROBE:
         return ("head", "tune", *ONLY_PROBE) if PROBE in strategies else ()
-    if set(strategies) == {PROBE}:
-        return ()
-    return ONLY_TRAINING if head.casefold() == "mlp" else ("tune", *STEP_SETTINGS, *ONLY_TRAINING)
+    trained = set(strategies) != {PROBE}
+    foreign = ONLY_TRAINING if trained else ()
+    if head.casefold() == "mlp":
+        return foreign
+    searched = any(other.casefold() == "mlp" for other in heads)
+    return (
+        *(("tune",) if trained or searched else ()),
+        *(STEP_SETTINGS if trained or searched else ()),
+        *foreign,
+    )
+
+
+def told_value(value: Any, values: Sequence[Any]) -> Any:
+    """A varied value as names tell it: a file by its name, where no other one has the same."""
+    if not isinstance(value, str) or not Path(value).is_absolute():
+        return value
+    short = Path(value).name
+    return short if [Path(str(other)).name for other in values].count(short) == 1 else value
 
 
 def folder_name(text: str) -> str:
@@ -177,6 +225,30 @@ def folder_name(text: str) -> str:
     if len(name) <= LONGEST_NAME and name == text.replace(" ", "-"):
         return name
     return f"{name[:LONGEST_NAME]}-{digest_bytes(text.encode())[:6]}"
+
+
+def refuse_text(what: str, names: Any) -> None:
+    """Refuse one text where several are wanted: its letters would be taken one by one.
+
+    Raises:
+        UsageError: it is one.
+    """
+    if isinstance(names, str | bytes):
+        raise UsageError(f"`{what}` must be a list, got '{names!s}'. Put it into brackets.")
+
+
+def refuse_own(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of one run that a comparison decides by itself.
+
+    Raises:
+        UsageError: one such.
+    """
+    for name, instead in OWN.items():
+        if name in settings:
+            raise UsageError(
+                f"`{name}` is a setting of one run, got '{settings[name]}'; a comparison takes "
+                f"`{instead}`."
+            )
 
 
 def refuse_twice(what: str, names: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from headstart.comparison import pareto_front
 from headstart.plots import BLUE, ORANGE
@@ -118,6 +118,7 @@ def set_time_axis(axes: Axes, times: Sequence[float], *, logarithmic: bool) -> N
     if logarithmic:
         axes.set_xscale("log")
         axes.set_xlim(low / ROOM, high * ROOM)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     else:

@@ -175,7 +175,16 @@ def card_of(answer: Answer, *, all_classes: bool) -> dict[str, Any]:
         ],
         "rest": len(order) - most if most < len(order) else 0,
         "sentence": set_sentence(row, order),
+        "call": call_of(row),
     }
+
+
+def call_of(row: Predictions) -> dict[str, Any] | None:
+    """The yes or no about the positive class; None where the model decides nothing."""
+    if row.called is None:
+        return None
+    chance = row.probabilities[0][row.class_names.index(row.positive)]
+    return {"positive": row.positive, "called": bool(row.called[0]), "chance": float(chance)}
 
 
 def set_sentence(row: Predictions, order: Any) -> str:

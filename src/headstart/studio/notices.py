@@ -9,14 +9,17 @@ import streamlit as st
 
 from headstart.progress import Advance, Progress
 from headstart.studio.places import BUNDLE, Entry
+from headstart.studio.plain import as_text
 
 
 def is_bundle(entry: Entry) -> bool:
     """Whether it is a bundle without its run; says what that means."""
     if entry.kind == BUNDLE:
         st.info(
-            f"'{entry.name}' is a bundle: the model alone, without the records of its run. Start "
-            "the studio on the run's folder to see curves, figures and data."
+            as_text(
+                f"'{entry.name}' is a bundle: the model alone, without the records of its run. "
+                "Start the studio on the run's folder to see curves, figures and data."
+            )
         )
     return entry.kind == BUNDLE
 

@@ -17,6 +17,7 @@ import streamlit as st
 
 from headstart.errors import HeadstartError
 from headstart.studio.places import COMPARISON, HOW, RUN, Entry, find_entries, newest
+from headstart.studio.plain import as_text
 
 KEPT = "kept."
 AREA, CHOSEN = f"{KEPT}area", f"{KEPT}run"
@@ -39,7 +40,8 @@ def draw(place: Path) -> None:
     entries = find_entries(place) if place.is_dir() else ()
     area, entry = header(entries)
     if entry is None:
-        st.info(f"There is no run and no bundle in '{place}' any more. {HOW.format(place=place)}")
+        told = f"There is no run and no bundle in '{place}' any more. {HOW.format(place=place)}"
+        st.info(as_text(told))
         return
     with st.spinner("Loading what answers and draws, a few seconds the first time"):
         from headstart.studio.areas import data, predict, runs
@@ -99,10 +101,12 @@ def guarded() -> Iterator[None]:
     try:
         yield
     except HeadstartError as error:
-        st.error(str(error))
+        st.error(as_text(str(error)))
     except Exception as error:
         LOG.exception("A defect in Headstart Studio")
         st.error(
-            f"A defect in Headstart: {type(error).__name__}: {error}. Please report it; the "
-            "terminal that the page was started from shows where it happened."
+            as_text(
+                f"A defect in Headstart: {type(error).__name__}: {error}. Please report it; the "
+                "terminal that the page was started from shows where it happened."
+            )
         )

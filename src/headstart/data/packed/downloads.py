@@ -13,7 +13,9 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +27,7 @@ TIMEOUT_S = 10.0
 OFFLINE_VARIABLES = ("HEADSTART_OFFLINE", "HF_HUB_OFFLINE")
 DATA_VARIABLE = "HEADSTART_DATA"
 _CHUNK_BYTES = 1 << 20
+_FETCHING: ContextVar[bool] = ContextVar("fetching", default=True)
 _YES = frozenset({"1", "true", "yes", "on"})
 
 
@@ -47,6 +50,16 @@ def is_offline() -> str:
     """The variable that forbids downloads, '' where none does."""
     asked = (name for name in OFFLINE_VARIABLES if os.environ.get(name, "").casefold() in _YES)
     return next(asked, "")
+
+
+@contextmanager
+def at_hand_only() -> Iterator[None]:
+    """Whoever only looks at pictures takes what is there, and downloads nothing meanwhile."""
+    before = _FETCHING.set(False)
+    try:
+        yield
+    finally:
+        _FETCHING.reset(before)
 
 
 def find_file(name: str, *files: str) -> Path | None:
@@ -81,6 +94,8 @@ def fetch_files(name: str, missing: Sequence[str]) -> None:
     forbidden = is_offline()
     if forbidden:
         raise DataError(advice(name, missing, f"{forbidden} forbids to download them"))
+    if not _FETCHING.get():
+        raise DataError(advice(name, missing, "what only looks at them downloads nothing"))
     remote = {file.name: file for file in published_files(name)}
     for file in missing:
         if file not in remote:

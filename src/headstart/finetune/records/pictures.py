@@ -143,9 +143,10 @@ def plan_figure(plan: Plan, title: str) -> Figure:
         draw_shares(axes, shares)
         learning = sum(share.num_trainable for share in shares)
         total = sum(share.num_parameters for share in shares)
+        of_backbone = f"{learning:,} of {total:,} learn ({learning / max(total, 1):.0%})"
         axes.set_title(
-            f"{shortened(phase.name)}: {phase.epochs} epochs\n"
-            f"{learning:,} of {total:,} learn ({learning / max(total, 1):.0%})\n"
+            f"{shortened(phase.name)}: {phase.epochs} epoch{'' if phase.epochs == 1 else 's'}\n"
+            f"backbone: {of_backbone if learning else 'rests'}\n"
             f"classifier at {phase.head_rate:.2g}",
             fontsize=9,
         )
@@ -173,4 +174,6 @@ def draw_shares(axes: Axes, shares: Sequence[StageShare]) -> None:
     axes.set_ylim(len(shares) - 0.4, -0.6)
     axes.set_xlim(0, 1.45)
     axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines["bottom"].set_bounds(0, 1)  # the room for words beside the bars is no share
     axes.set_xlabel("share of the parameters", fontsize=8)

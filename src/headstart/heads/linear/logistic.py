@@ -35,10 +35,10 @@ of L-BFGS at most `STATE_BYTES`: beyond that (many classes on wide features) the
 fitted in several batches.  On one core of an AMD EPYC, float32,
 50 problems, D = 384: 0.2 s for N = 1,400, C = 5; 8 s for N = 60,000, C = 10 (5 to 25 rounds).
 
-Rejected by measurement: logits laid out (rows, K, C), see `LogisticLoss`; ten pairs of memory
-instead of twenty (1,039 rounds against 226 on a separable problem at a tolerance of 1e-10); one
-shift for all K in place of each problem's own (a fold beside far-off scored rows did not
-converge).
+Rejected by measurement: logits laid out (rows, K, C), see `LogisticLoss`; twenty or forty pairs of
+memory instead of ten (fewer rounds, 208 and 173 against 273 for the slowest of five on 60,000 rows,
+but 31 and 35 s against 27; at a tolerance of 1e-10 it would be otherwise); one shift for all K in
+place of each problem's own (a fold beside far-off scored rows did not converge).
 Rejected by reasoning: warm starts along the penalties (fewer rounds, but they end the batch);
 the sum over labels taken out of the gradient as a constant (one pass less, but in float32 a
 difference of large numbers); steps by Boehning's bound alone (monotone,
@@ -66,7 +66,10 @@ from headstart.heads.linear.rotation import (
 
 STATE_BYTES = 2**30
 CLOSE = 1e-3  # tolerance at and below which the objective, too, must be near its minimum
-DECREASE = 1e-6  # nats: so near
+# So near, as a share of the objective: where a weak penalty lets the training rows be learnt by
+# heart the objective is small, and so must be what is left of it; on many rows that cannot be it is
+# not, and 1e-6 nats would be hundreds of rounds below what any test part can show.
+DECREASE = 3e-4
 MAX_ITERATIONS = 500
 
 Start = tuple[Tensor, Tensor]  # coefficients (K, C, D) and intercepts (K, C)
@@ -127,8 +130,8 @@ def fit_logistic(
         penalties: (K,) > 0, factor of half the squared length of the coefficients.
         num_classes: C, at least 2.
         tolerance: see `LogisticFit.gradient_norm`. At 1e-3 and below the objective must also be
-            within 1e-6 of its minimum, as far as direction and steps tell: with a weak penalty a
-            small gradient alone can be far from it.
+            within 3e-4 of itself of its minimum, as far as direction and steps tell: with a weak
+            penalty a small gradient alone can be far from it.
         max_iterations: passes over the data at most.
         start: coefficients (K, C, D) and intercepts (K, C) to begin at, for instance those of
             a smaller sample; None begins at zero. The optimum is the same.

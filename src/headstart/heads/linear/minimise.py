@@ -107,7 +107,8 @@ def minimise(
         measure: takes gradients (A, P) and indices (A,), returns the norms (A,) that are held
             against `tolerance`.
         tolerance: a function has converged when its norm is at or below this,
-        decrease: and what it can still fall by, as far as direction and last gains tell, too.
+        decrease: and what it can still fall by, as far as direction and last gains tell, is at
+            most this share of its value.
         max_iterations: rounds at most.
 
     Returns:
@@ -180,12 +181,14 @@ def _round(evaluate: Evaluate, active: _Active) -> None:
 
 
 def _is_low(active: _Active, decrease: float) -> Tensor:
-    """(A,) bool: the value is within `decrease` of the minimum, or steps bring nothing any more.
+    """(A,) bool: a share `decrease` of the value above the minimum at most, or no more comes.
 
     -slope / 2 is what a step would gain if the direction's matrix were the inverse Hessian.  Along
     hardly curved directions rounding of the gradient alone can keep it above any bound.
     """
-    return (-active.slope / 2 <= decrease) | (active.gain <= STALLED * decrease)
+    tiny = torch.finfo(active.value.dtype).tiny  # times infinity it is a bound, 0 would be none
+    bound = decrease * active.value.abs().clamp_min(tiny)
+    return (-active.slope / 2 <= bound) | (active.gain <= STALLED * bound)
 
 
 def _is_good_step(active: _Active, value: Tensor, slope: Tensor) -> Tensor:

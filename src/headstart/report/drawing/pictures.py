@@ -15,6 +15,7 @@ from typing import Any
 from PIL import Image
 
 from headstart.data import DecodingError, decode, digest_of, load_table
+from headstart.data.packed.downloads import at_hand_only
 from headstart.errors import UsageError
 from headstart.records import ImageTable
 from headstart.report.reading import Row
@@ -111,12 +112,13 @@ def find_pictures(settings: dict[str, Any], images: list[Row], *, wanted: bool) 
         return Pictures(None, {}, note=LEFT_OUT)
     digests = {row["path"]: row.get("digest", "") for row in images}
     try:
-        table = load_table(
-            settings["data"],
-            test_data=settings.get("test_data"),
-            columns=settings.get("columns"),
-            crop_margin=settings.get("crop_margin") or 0.0,
-        )
+        with at_hand_only():
+            table = load_table(
+                settings["data"],
+                test_data=settings.get("test_data"),
+                columns=settings.get("columns"),
+                crop_margin=settings.get("crop_margin") or 0.0,
+            )
     except (UsageError, OSError):
         return Pictures(None, {}, note=GONE)
     if images and not set(table.paths) & set(digests):

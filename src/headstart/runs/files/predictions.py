@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from headstart.files import write_csv
 from headstart.records import Predictions
@@ -26,20 +27,23 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     ]
     if predictions.called is not None:
         header.append(f"decision_{predictions.positive}")
-        columns.append(
-            [
-                ("yes" if called else "no") if good else ""
-                for called, good in zip(predictions.called, predictions.good, strict=True)
-            ]
-        )
+        columns.append(yes_or_no(predictions.called, predictions))
     if predictions.sets is not None:
         header.append("set")
         columns.append([" | ".join(np.array(names)[row]) for row in predictions.sets])
     if predictions.unknown is not None and predictions.outlier_scores is not None:
         header += ["unknown", "outlier_score"]
-        columns.append(["yes" if value else "no" for value in predictions.unknown])
+        columns.append(yes_or_no(predictions.unknown, predictions))
         columns.append(["" if np.isnan(v) else f"{v:.2f}" for v in predictions.outlier_scores])
     if any(predictions.problems):
         header.append("problem")
         columns.append(predictions.problems)
     write_csv(path, header, zip(*columns, strict=True))
+
+
+def yes_or_no(values: npt.NDArray[np.bool_], predictions: Predictions) -> list[str]:
+    """(N,) words, '' for a picture that has no answer."""
+    return [
+        ("yes" if value else "no") if good else ""
+        for value, good in zip(values, predictions.good, strict=True)
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -393,6 +393,25 @@ def of_type(name: str, kind: str, value: object) -> object:
     raise UsageError(
         f"`{name}` must be {WORDS[wanted]}, got {value!r} ({type(value).__name__}). Correct it."
     ) from reason
+
+
+def stored_settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Some settings as records keep them: of their types, paths made absolute.
+
+    Args:
+        given: by name; one that is no setting stays as it is, to be refused elsewhere.
+
+    Raises:
+        UsageError: one is of another type.
+    """
+    kinds = {one.name: str(one.type) for one in dataclasses.fields(RunSettings)}
+    found = {}
+    for name, value in given.items():
+        kept = of_type(name, kinds[name], value) if name in kinds else value
+        if name in NAMES and isinstance(kept, str):
+            kept = absolute_if_path(kept, NAMES[name])
+        found[name] = kept
+    return found
 
 
 def as_list(value: object) -> str:

@@ -24,10 +24,9 @@ from headstart.backbones import Network
 from headstart.errors import DataError, OutputError, UsageError, WeightsError
 from headstart.files import locked, make_folder, write_csv, write_json
 from headstart.heads.baselines import NUM_NEIGHBOURS
-from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import ImageTable, Integers
-from headstart.runs.backbone import build_backbone
+from headstart.runs.backbone import build_backbone, make_extractor
 from headstart.runs.files.record import describe_engine, now, versions
 from headstart.runs.job import split_with
 from headstart.runs.parts.dividing import read_table
@@ -171,7 +170,8 @@ class Trial:
         """One pass and what it is worth; left out where the features are no numbers."""
         begun = time.perf_counter()
         name, progress = candidate.name, self.progress
-        extractor = FeatureExtractor(network, self.execution)
+        num_all = self.sample.num_all
+        extractor = make_extractor(candidate.settings, network, self.execution, num_all)
         try:
             features, rate, how = timed_pass(extractor, self.sample.table, progress)
         except WeightsError as error:
@@ -205,7 +205,8 @@ class Trial:
                 "images_per_s": round(rate, 3),
                 "rate_is": how,
                 "seconds": round(build_s + time.perf_counter() - begun, 3),
-                "all_images_s": round(self.sample.num_all / rate, 3),
+                "all_images_s": round(num_all / rate, 3),
+                "engine": extractor.engine.name,
             }
         )
         share = float((scores.probe == labels).mean())

@@ -18,11 +18,12 @@ from headstart.heads import (
     penalty_path,
 )
 from headstart.inference import FeatureExtractor
+from headstart.inference.extractor import warm_decoders
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers
 from headstart.runs.parts.units import Bools
 
-WARMING = 16  # images that go first: processes start and kernels are chosen once
+WARMING = 16  # images that go first: kernels are chosen once
 TIMED, LONGEST_S = 192, 5.0  # what stands for a pass whose features came from the store
 COMPUTED, STORED = "measured", "from the store, estimated"
 
@@ -111,6 +112,7 @@ def timed_pass(
         table: the sample.
         progress: gets a step an image.
     """
+    warm_decoders(table, 0)
     for _ in extractor.extract(table, range(min(WARMING, len(table))), isolated=True):
         pass
     features = extract_features(table, extractor, progress=progress)

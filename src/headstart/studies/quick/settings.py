@@ -10,8 +10,15 @@ from typing import Any
 from headstart.backbones.networks import check_image_size
 from headstart.errors import UsageError
 from headstart.runs import RunSettings
+from headstart.runs.settings.run import stored_settings
 from headstart.runs.settings.splits import parse_folds
-from headstart.studies.candidates import CandidateRun, full_name, refuse_twice, split_name
+from headstart.studies.candidates import (
+    CandidateRun,
+    full_name,
+    refuse_text,
+    refuse_twice,
+    split_name,
+)
 
 # Settings of the data, the split and the pass; all others are of what is fitted later.
 TAKEN = (
@@ -46,8 +53,10 @@ class QuickSettings:
 
     def __post_init__(self) -> None:
         """Check what needs no image, and make the candidates."""
+        refuse_text("models", self.models)
         if not self.settings.get("data"):
             raise UsageError("`--data` is missing: name a folder of class folders, or 'digits'.")
+        object.__setattr__(self, "settings", stored_settings(self.settings))
         for name in self.settings:
             refuse_foreign(name)
         names = [full_name(name) for name in self.models]

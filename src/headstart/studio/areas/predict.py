@@ -23,6 +23,7 @@ from headstart.studio.answering import (
 from headstart.studio.drawing import put
 from headstart.studio.notices import PageProgress, pages, turn_below
 from headstart.studio.places import Entry
+from headstart.studio.plain import as_text
 
 UPLOADS, ANSWERS, REFUSED = "uploads", "answers", "refused"
 ROUND, DROPPED = "upload round", "dropped"  # of the drop zone, and what lies in it
@@ -53,7 +54,7 @@ def show(entry: Entry) -> None:
     if classifier.learnt_on_boxes:
         st.warning(f"{WHOLE_PICTURES[:1].upper()}{WHOLE_PICTURES[1:]}.")
     if state.get(REFUSED):
-        st.warning(state[REFUSED])
+        st.warning(as_text(state[REFUSED]))
     if state[UPLOADS]:
         show_answers(classifier, answers_for(classifier, state[UPLOADS]))
 
@@ -131,7 +132,9 @@ def show_answers(classifier: Classifier, answers: Sequence[Answer]) -> None:
     shown = [answer for answer in answers if not answer.row.problems[0]]
     every = bool(st.session_state.get(EVERY))
     rows = pages(PAGE, len(shown), CARDS, "pictures")
+    decision = classifier.confidence.decision
     put("answers.html", promise=promise(classifier) if shown else "",
+        threshold=None if decision is None else decision.threshold,
         cards=[card_of(shown[i], all_classes=every) for i in rows])  # fmt: skip
     turn_below(PAGE, len(shown), CARDS)
 
@@ -162,4 +165,5 @@ def about_model(entry: Entry, classifier: Classifier) -> dict[str, object]:
         "pictures": classifier.confidence.describe_pictures(preprocessing),
         "engine": describe_engine(classifier),
         "temperature": temperature,
+        "decision": classifier.confidence.decision,
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from headstart.errors import quoted
+from headstart.errors import HeadstartError, quoted
 from headstart.report import sections
 from headstart.report.judging.verdict import accuracy_bars, verdict
 from headstart.report.page import charts_view, is_headline, reproduction
@@ -31,6 +31,7 @@ from headstart.studio.lines import (
 )
 from headstart.studio.notices import is_bundle
 from headstart.studio.places import Entry
+from headstart.studio.plain import as_text
 
 REPORT = "report.html"
 REPORT_MIB = 20  # more is not sent into the page
@@ -53,7 +54,8 @@ def show(entry: Entry, entries: Sequence[Entry]) -> None:
         if line.state == LOCKED or len(lines) == 1:
             put("unfit.html", line=line)
         else:
-            st.info(f"'{entry.name}' is {line.state}: choose another run above to see it whole.")
+            told = f"'{entry.name}' is {line.state}: choose another run above to see it whole."
+            st.info(as_text(told))
         return
     show_run(entry)
 
@@ -109,13 +111,13 @@ def show_report(entry: Entry) -> None:
         size = path.stat().st_size
         text = path.read_text(encoding="utf-8") if size <= REPORT_MIB * 2**20 else ""
     except (OSError, ValueError):
-        st.caption(
-            f"No report lies in the folder. Write it: headstart report {quoted(entry.folder)}"
-        )
+        how = f"headstart report {quoted(entry.folder)}"
+        st.caption(as_text(f"No report lies in the folder. Write it: {how}"))
         return
     put("heading.html", title="The whole report")
     if not text:
-        st.caption(f"The report has {size / 2**20:.0f} MiB; open it from its folder: {path}")
+        where = f"open it from its folder: {path}"
+        st.caption(as_text(f"The report has {size / 2**20:.0f} MiB; {where}"))
         return
     with st.container(horizontal=True, vertical_alignment="center"):
         st.download_button("Download report.html", text, f"{entry.folder.resolve().name}.html",
@@ -139,14 +141,20 @@ def walled(page: str) -> str:
 
 def show_comparison(entry: Entry) -> None:
     """What a comparison recommends, its picture and its table."""
-    with st.expander(f"Comparison '{entry.name}'"):
-        record = read_record(entry.folder)
-        if not record.get("recommendation"):
-            st.caption("Not finished. Go on with: headstart compare --resume --out "
-                       f"{quoted(entry.folder)}")  # fmt: skip
+    with st.expander(as_text(f"Comparison '{entry.name}'")):
+        try:
+            record = read_record(entry.folder)
+            advice = record.get("recommendation")
+            text = comparison_text(record) if advice else ""
+        except (HeadstartError, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = str(error) if isinstance(error, HeadstartError) else "it lacks a field"
+            st.caption(as_text(f"It cannot be shown: {reason}"))
             return
-        advice = record["recommendation"]
-        _, _, table = comparison_text(record).partition("\n\n")  # the advice stands above it
+        if not advice:
+            how = f"headstart compare --resume --out {quoted(entry.folder)}"
+            st.caption(as_text(f"Not finished. Go on with: {how}"))
+            return
+        _, _, table = text.partition("\n\n")  # the advice stands above it
         put("comparison_view.html", advice=advice, text=table)
         picture = entry.folder / PICTURE
         if picture.is_file():
