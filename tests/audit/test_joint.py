@@ -56,3 +56,20 @@ def test_both_passes_are_as_each_alone(pictures, monkeypatch, tmp_path, network)
 def readable_rows(table, features):
     assert not features.good.all()
     return table.take(np.flatnonzero(features.good))
+
+
+def test_a_second_network_does_not_pay_for_the_audit_again(pictures, monkeypatch):
+    execution = choose_execution("cpu", "float32")
+    extract_features(pictures, JointExtractor(FeatureExtractor(cells(), execution)),
+                     progress=Progress())  # fmt: skip
+    second = JointExtractor(FeatureExtractor(cells(size=40), execution))
+    monkeypatch.setattr(second.auditing, "forward", None)
+    features = extract_features(pictures, second, progress=Progress())
+    assert features.computed == len(pictures)
+    assert 0 < features.seconds["audit"] < features.seconds["compute"]
+
+
+def test_the_audit_s_own_network_runs_once_for_both(pictures):
+    audits = build_network(find_backbone("mini"), image_size=IMAGE_SIZE)
+    joint = JointExtractor(FeatureExtractor(audits, choose_execution("cpu", "float32")))
+    assert joint.order.second is None

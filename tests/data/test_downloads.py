@@ -109,6 +109,14 @@ def test_missing_files_come_from_the_first_mirror_that_has_them(mnist, server):
     assert server[2] == asked
 
 
+def test_who_only_looks_downloads_nothing(mnist, server):
+    with downloads.at_hand_only():
+        assert "what only looks at them downloads nothing" in refusal_of("mnist")
+    assert not server[2]
+    assert not mnist.exists()
+    assert len(load_table("mnist")) == 12
+
+
 def test_only_what_is_missing_is_asked_for(mnist, server):
     mnist.mkdir()
     for name in list(IDX_FILES)[:3]:

@@ -139,6 +139,22 @@ def test_the_resizing_graph_takes_any_size(exported):
         assert np.abs(chances - expected).max() < 0.02
 
 
+def test_a_large_photo_is_proved_as_the_network_sees_it(lenet, tmp_path):
+    """A JPEG of 512 px is decoded at an eighth for 32 px; its full size is told apart."""
+    bundle, _ = lenet
+    noise = np.random.default_rng(0).integers(0, 256, (512, 640, 3), dtype=np.uint8)
+    (tmp_path / "photos").mkdir()
+    for number in range(2):
+        Image.fromarray(noise[:, ::-1] if number else noise).save(
+            tmp_path / "photos" / f"{number}.jpg", quality=95
+        )
+    settings = ExportSettings(with_resize=True, data=str(tmp_path / "photos"))
+    found = export_bundle(bundle, settings, out=tmp_path / "out").parity["model-resize.onnx"]
+    assert found["num_scaled_in_decoding"] == found["num_images"] == 2
+    assert found["largest_pixel_difference"] <= 1
+    assert found["largest_probability_difference_of_full_decoding"] > 0
+
+
 def test_the_torch_program_builds_every_family(exported, tmp_path, monkeypatch, capsys):
     """In this process: where torch and torchvision do not fit, timm needs Headstart's remedy."""
     bundle, result = exported

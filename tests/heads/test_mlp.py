@@ -22,6 +22,7 @@ from headstart.heads import (
     head_logits,
     problems_at_once,
 )
+from headstart.heads.multilayer import steps
 from headstart.heads.multilayer.stacked import (
     StackedNetworks,
     draw_masks,
@@ -457,3 +458,39 @@ def test_inner_rows_that_cannot_choose_are_named(kind):
     inner = {"none": None, "outside": learns == 0, "empty": learns > 5}[kind]
     with pytest.raises(DataError, match="`inner` must"):
         fit_mlp_folds(features, labels, learns, inner, 3, TINY, seed=0)
+
+
+def test_stacks_at_once_are_stacks_one_after_the_other(monkeypatch):
+    features, labels = make_blobs()
+    weights = make_folds(len(labels), 5)
+    told = []
+    found = []
+    for most in (1, 4):
+        monkeypatch.setattr(steps, "MOST_AT_ONCE", most)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(2)
+        try:
+            fit = fit_mlps(
+                features, labels, weights, 3, TINY, seed=5, plan=FitPlan(at_once=1),
+                on_epoch=lambda *at: told.append(at),
+            )  # fmt: skip
+            assert torch.get_num_threads() == 2
+        finally:
+            torch.set_num_threads(threads)
+        found.append(fit)
+    assert torch.equal(found[0].parameters, found[1].parameters)
+    assert told[15:] == told[:15] == [(done, 15) for done in range(1, 16)]
+
+
+def test_one_stack_that_fails_ends_them_all(monkeypatch):
+    features, labels = make_blobs()
+    weights = make_folds(len(labels), 3)
+    settings = replace(TINY, lr=1e30, epochs=4000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(UsageError, match="diverged"):
+            fit_mlps(features, labels, weights, 3, settings, seed=5, plan=FitPlan(at_once=1))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

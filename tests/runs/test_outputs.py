@@ -28,3 +28,22 @@ def test_many_predictions_are_written_in_linear_time(tmp_path):
     assert len(lines) == count + 1
     best = classes[labels[-1]]
     assert lines[-1].startswith(f"19999.png,{best},{best},{probabilities[-1, 0]:.6f},")
+
+
+def test_an_unreadable_picture_has_no_yes_and_no_no(tmp_path):
+    predictions = Predictions(
+        paths=("a.png", "b.png"),
+        class_names=("ill", "well"),
+        probabilities=np.array([[0.7, 0.3], [np.nan, np.nan]], dtype=np.float32),
+        labels=np.array([-1, -1]),
+        problems=("", "not an image"),
+        outlier_scores=np.array([1.5, np.nan]),
+        unknown=np.array([False, False]),
+        positive="ill",
+        called=np.array([True, False]),
+    )
+    write_predictions(tmp_path / "p.csv", predictions)
+    assert (tmp_path / "p.csv").read_text().splitlines()[1:] == [
+        "a.png,,ill,0.700000,0.300000,yes,no,1.50,",
+        "b.png,,,,,,,,not an image",
+    ]

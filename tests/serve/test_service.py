@@ -14,8 +14,11 @@ import pytest
 from live import CLASSES, encoded, rewrite, running, settings_for, write_bundle
 
 from headstart.bundle import load_classifier
+from headstart.data import DecodingError
+from headstart.data.guarded.pool import NO_DECODER
+from headstart.data.guarded.squares import DecodingLimits
 from headstart.errors import UsageError
-from headstart.serve import ServeSettings
+from headstart.serve import ServeSettings, decoders
 from headstart.serve.answers import ErrorAnswer, ModelAnswer, PredictAnswer, Prediction
 from headstart.serve.failures import FAILURES
 from headstart.serve.logs import LOGGER, JsonFormatter
@@ -143,6 +146,57 @@ def test_the_model_and_the_pages(live, served_bundle):
     described = live.client.get("/openapi.json").json()
     assert set(described["paths"]) == {"/predict", "/healthz", "/readyz", "/metrics", "/model"}
     assert "422" in described["paths"]["/predict"]["post"]["responses"]
+
+
+def test_a_page_of_another_site_may_not_use_it(live):
+    for origin in ("http://evil.example", "https://evil.example:8443", "null"):
+        sent = live.client.post("/predict", files=files(encoded()), headers={"origin": origin})
+        assert code_of(sent) == "origin_not_allowed"
+    for origin in ("http://localhost:3000", f"http://127.0.0.1:{live.port}", "http://[::1]"):
+        sent = live.client.post("/predict", files=files(encoded()), headers={"origin": origin})
+        assert sent.status_code == 200
+
+
+def test_names_count_beyond_this_machine_too(served_bundle, monkeypatch):
+    settings = settings_for(served_bundle, insecure=True, allowed_hosts=("model.lan",))
+    monkeypatch.setattr(ServeSettings, "is_local", False)  # as on an address of the network
+    with running(settings) as live:
+        for host, status in (
+            ("model.lan", 200), ("model.lan:8000", 200), ("192.168.1.20:8000", 200),
+            ("[fe80::1]:80", 200), ("evil.example", 403), ("", 403),
+        ):  # fmt: skip
+            assert live.client.get("/model", headers={"host": host}).status_code == status, host
+
+
+@pytest.mark.parametrize(
+    "limits", [DecodingLimits(formats=("JPEG",)), DecodingLimits(max_pixels=3000)]
+)
+def test_limits_for_clients_do_not_refuse_the_golden_picture(served_bundle, limits):
+    with running(settings_for(served_bundle, decoding=limits)) as live:
+        assert live.client.get("/readyz").status_code == 200
+        good = encoded(format="JPEG")
+        assert live.client.post("/predict", files=files(good)).status_code == 200
+        refused = live.client.post("/predict", files=files(encoded(size=(80, 60))))
+        assert code_of(refused) in ("unsupported_format", "too_many_pixels")
+
+
+def test_decoders_fit_a_container_s_memory(monkeypatch):
+    monkeypatch.setattr(decoders, "usable_cores", lambda: 16)
+    for limits, workers, expected in (
+        ([], 1, 8), ([4 << 30], 1, 3), ([64 << 30, 4 << 30], 2, 1), ([1 << 30], 1, 1),
+    ):  # fmt: skip
+        monkeypatch.setattr(decoders, "memory_limits", lambda limits=limits: limits)
+        assert decoders.decoders_for(ServeSettings(bundle="x", workers=workers)) == expected
+
+
+def test_no_decoder_says_when_to_come_back(live, monkeypatch):
+    def nothing(*_):
+        raise DecodingError("no process", NO_DECODER)
+
+    monkeypatch.setattr(live.service._decoders.pool, "decode", nothing)
+    refused = live.client.post("/predict", files=files(encoded()))
+    assert code_of(refused) == "no_decoder"
+    assert refused.headers["retry-after"] == "1"
 
 
 def value_of(text, start):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from headstart.cli import compare
 from headstart.cli.app import app
 from headstart.errors import OutputError, ResumeError, UsageError, WeightsError
 from headstart.runs.files import outputs
@@ -201,6 +204,10 @@ def test_a_damaged_candidate_is_named(tmp_path):
         ({"fast": "soon"}, "training or prediction"),
         ({"strategies": ["probe"]}, "`epochs` means nothing"),
         ({"settings": {"data": ""}}, "`--data` is missing"),
+        ({"settings": {"model": "mini"}}, "`model` is a setting of one run, got 'mini'"),
+        ({"settings": {"strategy": "full"}}, "a comparison takes `strategies`"),
+        ({"models": "mini"}, "`models` must be a list, got 'mini'"),
+        ({"vary": {"lr": "0.1"}}, "`vary lr` must be a list"),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
@@ -225,6 +232,72 @@ def test_candidates_take_only_the_settings_that_are_theirs(tmp_path):
     assert [c.name for c in plain.candidates] == [
         "LeNet5-none-probe", "LeNet5-none-full-lr=0.1", "LeNet5-none-full-lr=0.01"
     ]  # fmt: skip
+
+
+def test_settings_may_be_paths_and_numpy_s_numbers_and_are_kept_as_plain_ones(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "flowers").mkdir()
+    (tmp_path / "w.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    asked = ComparisonSettings(
+        out="x",
+        settings={"data": Path("flowers"), "seed": np.int64(3), "head": "mlp"},
+        vary={"hidden": [(512, 64), 32], "weights": ["auto", Path("w.safetensors")]},
+    )
+    stored = json.loads(json.dumps(asked.asked()))
+    assert stored["settings"] == {"data": str(tmp_path / "flowers"), "seed": 3, "head": "mlp"}
+    assert stored["vary"]["hidden"] == ["512,64", "32"]
+    names = [candidate.name for candidate in asked.candidates]
+    assert "mini-probe-hidden=32-weights=w.safetensors" in names
+    monkeypatch.chdir("/")  # another folder: the same comparison
+    again = ComparisonSettings(**stored, out=str(tmp_path / "x"))
+    assert again.compared() == asked.compared()
+
+
+def test_a_head_is_varied_with_settings_of_one_of_them(tmp_path):
+    asked = ComparisonSettings(
+        out=str(tmp_path),
+        settings={"data": "digits", "epochs": "3"},
+        vary={"head": ["logistic", "mlp"]},
+    )
+    assert [(c.settings.head, c.settings.epochs) for c in asked.candidates] == [
+        ("logistic", None), ("mlp", "3"),
+    ]  # fmt: skip
+
+
+def test_weights_named_for_one_backbone_are_not_varied(tmp_path):
+    asked = ComparisonSettings(
+        out=str(tmp_path),
+        settings={"data": "digits"},
+        models=["mini@none", "LeNet5"],
+        vary={"weights": ["auto", "none"]},
+    )
+    assert [c.name for c in asked.candidates] == [
+        "mini-none-probe", "LeNet5-probe-weights=auto", "LeNet5-probe-weights=none",
+    ]  # fmt: skip
+    assert asked.candidates[0].settings.weights == "none"
+
+
+def test_a_copied_file_does_not_make_a_measured_pass_an_estimate(colour_folder, tmp_path):
+    (colour_folder / "red" / "twin.png").write_bytes((colour_folder / "red" / "01.png").read_bytes())
+    asked = settings(
+        colour_folder, tmp_path / "x", strategies=["probe"],
+        settings={"epochs": None, "audit": "auto"},
+    )  # fmt: skip
+    result = compare_jobs(asked)
+    measured = read(result.out / "LeNet5-none-probe", "candidate.json")
+    assert measured["pass_is"] == locking.COMPUTED
+    times = read(result.out / "LeNet5-none-probe", "run.json")["times"]
+    assert 0 < measured["pass_s"] < times["features"]  # the audit's share is not the candidate's
+
+
+def test_the_largest_seed_has_repetitions_too(colour_folder, tmp_path):
+    asked = settings(
+        colour_folder, tmp_path / "x", strategies=["probe"],
+        settings={"epochs": None, "seed": 2**32 - 1},
+    )  # fmt: skip
+    assert compare_jobs(asked).record["recommendation"]
 
 
 def invoke(*arguments: object):
@@ -253,3 +326,9 @@ def test_a_bad_variation_is_refused(vary, tmp_path):
     done = invoke("compare", "--data", "digits", "--out", tmp_path / "x", "--vary", vary)
     assert isinstance(done.exception, UsageError)
     assert "`vary`" in str(done.exception)
+
+
+def test_truth_values_are_varied_by_their_names(tmp_path):
+    assert compare.pairs_of(["compile=true,False"]) == {"compile": [True, False]}
+    with pytest.raises(UsageError, match="'yes' must be true or false"):
+        compare.pairs_of(["compile=yes"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -22,11 +23,13 @@ from streamlit.testing.v1 import AppTest
 
 import headstart
 from headstart.progress import Progress
+from headstart.records import Predictions
 from headstart.runs.files.predictions import write_predictions
 from headstart.studio import entry as entry_folder
-from headstart.studio.answering import answer_uploads, answers_csv, card_of, promise, upload_of
+from headstart.studio.answering import Answer, answer_uploads, answers_csv, card_of, promise, upload_of
 from headstart.studio.areas.runs import walled
 from headstart.studio.drawing import render, style
+from headstart.studio.plain import as_text
 
 SCRIPT = Path(entry_folder.__file__).with_name("headstart_studio.py")
 
@@ -317,6 +320,38 @@ def test_a_broken_run_is_a_sentence_in_every_area(runs, visit, area):
         checked(page.selectbox[0].set_value(run).run())
         told = words(page) + " ".join(e.value for e in [*page.error, *page.info])
         assert any(word in told.lower() for word in ("not finished", "damaged", "no model")), run
+
+
+def test_a_damaged_comparison_hides_no_run(runs, visit):
+    for name, text in (("torn", "{"), ("older", '{"recommendation": {"chosen": "x"}}')):
+        (runs / name).mkdir()
+        (runs / name / "comparison.json").write_text(text)
+    page = visit(runs, "runs", "pets")
+    told = [caption.value for caption in page.caption]
+    assert sum("It cannot be shown" in text for text in told) == 2
+    assert "pets &amp; co" in words(page)
+    assert not page.error
+
+
+def test_names_from_files_are_text_and_no_markdown():
+    hostile = "![x](https://evil.example/p.png) :red[a] $x$ `b` <i> a_b*c*"
+    text = as_text(hostile)
+    assert "\\!\\[x\\](https\\://evil.example/p.png)" in text
+    assert re.sub(r"\\([^\w\s])", r"\1", text) == hostile
+    assert as_text("RuntimeError: out of cheese") == "RuntimeError: out of cheese"
+
+
+def test_the_card_says_what_the_threshold_makes_of_a_picture():
+    row = Predictions(
+        paths=("a.png",), class_names=("benign", "malignant"),
+        probabilities=np.array([[0.75, 0.25]], dtype=np.float32),
+        labels=np.array([-1]), problems=("",), positive="malignant", called=np.array([True]),
+    )  # fmt: skip
+    answer = Answer(row=row, picture="", seen="", stored="", treatment="")
+    card = card_of(answer, all_classes=False)
+    assert card["call"] == {"positive": "malignant", "called": True, "chance": 0.25}
+    text = render("answers.html", promise="", threshold=0.2, cards=[card])
+    assert "Called <b><bdi>malignant</bdi></b>: 25.0\u00a0%, the threshold is 20.0\u00a0%" in text
 
 
 def test_a_bundle_alone_answers_and_says_what_it_lacks(finished, visit, tmp_path, colours):

@@ -9,7 +9,9 @@ and standardised beforehand, small enough for the cache; no chunk goes past an e
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -22,6 +24,7 @@ from headstart.heads.multilayer.settings import FitPlan, MlpSettings
 from headstart.heads.multilayer.stacked import StackedNetworks, draw_masks, draw_parameters
 
 CHUNK_BYTES = 2**21
+MOST_AT_ONCE = 4  # stacks; more would wait for the interpreter
 SCORE_ROWS = 4096
 # A feature that hardly varies would be blown up; deviations below this share of their root mean
 # square over the features count as that share.
@@ -34,18 +37,30 @@ class DivergedError(UsageError):
     """Training left the finite numbers."""
 
 
+class StoppedError(Exception):
+    """Somebody else's stack has failed, or the user has left."""
+
+
 class Counter:
-    """Counts epochs over all problems for the caller."""
+    """Counts epochs over all problems for the caller; several stacks may count at once."""
 
     def __init__(self, on_epoch: OnEpoch | None, total: int) -> None:
         """Start at none done of `total`."""
         self.on_epoch, self.total, self.done = on_epoch, total, 0
+        self.stopped = False
+        self._lock = threading.Lock()
 
     def step(self) -> None:
         """One more is done."""
-        self.done += 1
-        if self.on_epoch is not None:
-            self.on_epoch(self.done, self.total)
+        with self._lock:
+            self.done += 1
+            if self.on_epoch is not None:
+                self.on_epoch(self.done, self.total)
+
+    def check(self) -> None:
+        """Raise StoppedError where the others have ended."""
+        if self.stopped:
+            raise StoppedError
 
 
 class Task:
@@ -165,6 +180,31 @@ def _standardisation(task: Task, weights: Tensor) -> tuple[Tensor, Tensor]:
     return (origin + sums[0]).float(), scale.float()
 
 
+def fit_stacks(task: Task, stacks: list[list[Problem]], plan: FitPlan, counter: Counter) -> None:
+    """Fit some stacks, several at once on the processor, each on its share of the threads.
+
+    At a small batch a step is too short to be cut in two: two stacks on a thread each take 0.8 of
+    the time of one after the other on both.
+    """
+    threads = torch.get_num_threads()
+    workers = min(len(stacks), threads, MOST_AT_ONCE) if task.features.device.type == "cpu" else 1
+    if workers < 2:
+        for stack in stacks:
+            fit_together(task, stack, plan, counter)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="heads")
+    torch.set_num_threads(threads // workers)  # a thread takes this up when it first computes
+    try:
+        fits = [pool.submit(fit_together, task, stack, plan, counter) for stack in stacks]
+        for fit in fits:  # in their order, so that of several failures always the same is told
+            fit.result()
+    finally:
+        counter.stopped = True
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
 def fit_together(task: Task, problems: list[Problem], plan: FitPlan, counter: Counter) -> None:
     """Fit some problems, long ones first, as one stack; each gets its parameters."""
     device = task.features.device
@@ -173,6 +213,7 @@ def fit_together(task: Task, problems: list[Problem], plan: FitPlan, counter: Co
     chunk = Chunk(task, stack, problems)
     step = 0
     while stack.active:
+        counter.check()
         active = problems[: stack.active]
         to_epoch_end = min(problem.steps - step % problem.steps for problem in active)
         count = min(to_epoch_end, chunk.max_steps)
