@@ -164,7 +164,7 @@ def test_a_stopped_one_goes_on(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert(table, tmp_path / "out", progress=StopAfter(13))
     about = json.loads((tmp_path / "out" / STATE_FILE).read_text())
-    assert "complete" not in about
+    assert about["complete"] is False
     done = convert(table, tmp_path / "out")
     assert done.kept >= 12
     assert done.written + done.kept == 40
@@ -308,3 +308,52 @@ def test_a_log_of_somebody_else_removes_nothing_outside(tmp_path):
         log.write(f"a\tb\t../mine.txt\na\tb\t{mine}\n")
     convert(table, out)
     assert mine.exists()
+
+
+def pictures_of(folder, *names):
+    """A table of files, one colour each, in two classes by turns."""
+    for number, name in enumerate(names):
+        file = folder / ("cat" if number % 2 else "dog") / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (9, 7), (20 * number, 90, 7)).save(file)
+    return load_table(folder)
+
+
+def test_a_picture_that_can_no_longer_be_read_leaves_no_other_in_its_place(tmp_path):
+    convert(pictures_of(tmp_path / "in", *["a.png", "b.png", "c.png", "d.png"]), tmp_path / "out")
+    (tmp_path / "in" / "dog" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n no more")
+    done = convert(load_table(tmp_path / "in"), tmp_path / "out")
+    assert list(done.problems) == ["dog/a.png"]
+    assert sorted(path.name for path in (tmp_path / "out" / "dog").iterdir()) == ["00002.png"]
+
+
+def test_groups_that_are_asked_for_no_more_go(tmp_path):
+    pictures_of(tmp_path / "in", "p1-a.png", "p1-b.png", "p2-c.png", "p2-d.png")
+    grouped = load_table(tmp_path / "in", group_by=r"(p\d)-")
+    convert(grouped, tmp_path / "out")
+    assert (tmp_path / "out" / "metadata.csv").exists()
+    convert(load_table(tmp_path / "in"), tmp_path / "out")
+    assert not (tmp_path / "out" / "metadata.csv").exists()
+
+
+def test_what_is_half_converted_is_not_learnt_from(tmp_path):
+    class Stopped(Progress):
+        def phase(self, title, total, unit="images"):
+            raise KeyboardInterrupt
+
+    table = pictures_of(tmp_path / "in", "a.png", "b.png", "c.png", "d.png")
+    with pytest.raises(KeyboardInterrupt):
+        convert(table, tmp_path / "out", progress=Stopped())
+    (tmp_path / "out" / "cat").mkdir(exist_ok=True)
+    with pytest.raises(DataError, match="a conversion that was not finished"):
+        load_table(tmp_path / "out")
+    convert(table, tmp_path / "out")
+    assert len(load_table(tmp_path / "out")) == 4
+
+
+def test_one_split_alone_is_no_folder(tmp_path):
+    table = table_of(24, classes=("cat", "dog"), splits=("train", "train"), groups=tuple("gh" * 12))
+    convert(table, tmp_path / "out")
+    loaded = load_table(tmp_path / "out")
+    assert set(loaded.class_names) == {"cat", "dog"}
+    assert set(loaded.groups) == {"g", "h"}

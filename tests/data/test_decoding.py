@@ -485,3 +485,31 @@ def test_the_size_of_a_png_is_told_without_its_pixels(monkeypatch, place):
     if place != "behind":
         monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda _: 1 / 0)
     assert upright_size(data) == expected
+
+
+XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+    'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+)
+
+
+@pytest.mark.parametrize("kind", ["PNG with XMP", "PNG with a raw profile", "TIFF with XMP"])
+def test_sizes_are_those_of_pictures_turned_by_other_ways(kind):
+    stream = io.BytesIO()
+    picture = Image.new("RGB", (30, 20))
+    if kind == "TIFF with XMP":
+        picture.save(stream, "TIFF", tiffinfo={700: XMP.encode()})
+    else:
+        text = PngImagePlugin.PngInfo()
+        if kind == "PNG with XMP":
+            text.add_itxt("XML:com.adobe.xmp", XMP)
+        else:
+            exif = Image.Exif()
+            exif[0x0112] = 6
+            body = exif.tobytes()
+            text.add_text("Raw profile type exif", f"\nexif\n{len(body)}\n{body.hex()}\n", zip=True)
+        picture.save(stream, "PNG", pnginfo=text)
+    data = stream.getvalue()
+    assert decode(data, "a")[0].size == (20, 30)
+    assert upright_size(data) == (20, 30)

@@ -329,8 +329,8 @@ def test_margins_are_shares_of_the_box_and_stay_inside(pets, margin):
 def test_fractions_are_shares_unless_one_box_says_otherwise(pets):
     write(pets / "m.csv", "path,label,bbox", *rows("a,0 0 0.5 1", "b,0 0 1 1"))
     assert load_table("m.csv").box_of(0) == (0, 0, 0.5, 1)
-    write(pets / "m.csv", "path,label,bbox", *rows("a,0 0 0.5 1", "b,0 0 10 10"))
-    assert load_table("m.csv").box_of(0) == (0, 0, 0.5 / 20, 0.1)
+    write(pets / "m.csv", "path,label,bbox", *rows("a,0 0 1.5 1", "b,0 0 10 10"))
+    assert load_table("m.csv").box_of(0) == (0, 0, 1.5 / 20, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -565,7 +565,7 @@ def test_metadata_adds_columns_to_class_folders(wards):
     assert table.class_names == ("ill", "well")
     assert table.sources == ("B", "", "A", "A")
     assert table.groups is None
-    assert "'patient_id' may name groups" in table.notes[0]
+    assert "'patient_id' may name groups" in " ".join(table.notes)
     message = refusal_of(wards, group_by="patient_id")
     assert "gives no group to 1 of 4 images" in message
     assert "'ill/3.png' is the first" in message
@@ -751,3 +751,57 @@ def test_a_finished_model_sees_the_boxes_of_class_folders(tmp_path):
     assert set(load_unlabelled_or_labelled(str(tmp_path), ("b", "a"), **given).groups) == {"p0"}
     with pytest.raises(DataError, match="puts all images into one group"):
         load_table(tmp_path, **given)
+
+
+def test_shares_that_a_rounding_took_outside_are_cut(pets):
+    write(pets / "m.csv", "path,label,x1,y1,x2,y2", *rows("a,0.2,0.2,0.8,0.8", "b,0.5,0,1.0003,1"))
+    table = load_table("m.csv")
+    assert table.box_of(0) == (0.2, 0.2, 0.8, 0.8)
+    assert table.box_of(1) == (0.5, 0, 1, 1)
+    write(
+        pets / "m.csv", "path,label,rel_x1,rel_y1,rel_x2,rel_y2", *rows("a,-0.0002,0,1,1", "b,,,,")
+    )
+    assert load_table("m.csv").box_of(0) == (0, 0, 1, 1)
+
+
+def test_shares_among_pixels_are_no_crop_of_one_pixel(pets):
+    write(pets / "m.csv", "path,label,bbox", *rows("a,0.2 0.2 0.8 0.8", "b,0 0 10 10"))
+    assert "is smaller than a pixel of a picture of 20x10" in refusal_of("m.csv")
+
+
+def test_a_home_of_nobody_and_a_name_that_is_too_long_are_sentences(pets):
+    assert "the home of nobody known here" in refusal_of("~nobody-of-that-name/flowers")
+    assert "cannot be looked at" in refusal_of("x" * 5000)
+
+
+def test_labels_beside_folders_that_are_other_ones_are_told(pets):
+    plant(pets / "d", "part1/a.png", "part1/b.png", "part2/c.png", "part2/d.png")
+    lines = ["part1/a.png,cat", "part1/b.png,dog", "part2/c.png,cat", "part2/d.png,dog"]
+    write(pets / "d" / "metadata.csv", "file_name,label", *lines)
+    told = " ".join(load_table("d").notes)
+    assert "What is learnt are the 2 folders, not the 2 labels in the column 'label'" in told
+    same = [line.replace("cat", "x").replace("dog", "x") if "part1" in line else line[:-3] + "y"
+            for line in lines]  # fmt: skip
+    write(pets / "d" / "metadata.csv", "file_name,label", *same)
+    assert "What is learnt" not in " ".join(load_table("d").notes)
+
+
+def test_images_without_a_row_are_told_where_rows_say_something(pets):
+    plant(pets / "d", "cat/a.PNG", "cat/b.png", "dog/c.png", "dog/d.png")
+    lines = ["cat/a.png,0,0,5,5", "cat/b.png,0,0,5,5", "dog/c.png,0,0,5,5", "dog/d.png,0,0,5,5"]
+    write(pets / "d" / "metadata.csv", "file_name,x1,y1,x2,y2", *lines)
+    told = " ".join(load_table("d").notes)
+    assert "'metadata.csv' has no row for 1 of 4 images, whose 'x1', 'y1'" in told
+    assert "1 of its rows name no image" in told
+
+
+def test_metadata_inside_of_split_folders_are_read(pets):
+    plant(pets / "d", *(f"{split}/{name}.png" for split in ("train", "test")
+                        for name in ("cat/a", "cat/b", "dog/c", "dog/d")))  # fmt: skip
+    for split in ("train", "test"):
+        lines = [f"cat/a.png,{split}1", "cat/b.png,2", "dog/c.png,3", f"dog/d.png,{split}4"]
+        write(pets / "d" / split / "metadata.csv", "file_name,group", *lines)
+    table = load_table("d")
+    found = dict(zip(table.paths, table.groups, strict=True))
+    assert (found["train/cat/a.png"], found["test/dog/d.png"]) == ("train1", "test4")
+    assert table.labelled().class_names == ("cat", "dog")

@@ -219,3 +219,12 @@ def test_the_real_packs():
     # The names of the files tell the class a second time.
     assert all(table.label_of(row) == table.paths[row].split("/")[1] for row in range(10_000))
     assert np.bincount(table.labels).tolist() == [1000] * 10
+
+
+def test_labels_that_are_lists_are_one_sentence(tmp_path):
+    images = [{"bytes": png(10 * n), "path": f"{n}.png"} for n in range(3)]
+    columns = {"image": images, "label": [[0], [1, 2], [0]], "kind": ["a", "b", "a"]}
+    write(tmp_path / "a.parquet", columns)
+    with pytest.raises(DataError, match="'label' holds lists, and an image has one label here"):
+        load_table(tmp_path)
+    assert load_table(tmp_path, columns="label=kind").class_names == ("a", "b")

@@ -189,7 +189,7 @@ def test_history_of_epochs_shows_training_beside_the_inner_part():
     ]  # fmt: skip
     charts = history_charts(rows, [2, 1])
     assert [chart.title for chart in charts] == ["Log loss"]
-    assert [look for look, _ in charts[0].legend] == ["accent", "c2", "faint"]
+    assert [look for look, _ in charts[0].legend] == ["accent", "c2 d2", "faint"]
     folds = fold_points(rows, "epoch", "inner_log_loss")
     assert mean_points(folds) == [(1.0, 2.0), (2.0, 1.0), (4.0, 0.5)]
     assert history_charts([], None) == []

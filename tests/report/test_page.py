@@ -163,7 +163,7 @@ def test_many_classes_stay_readable(tmp_path):
 def test_two_classes_have_one_curve(tmp_path):
     page = page_of(make_run(tmp_path / "run", classes=("no", "yes")))
     lines = [a["class"] for a in page.of("polyline") if str(a["class"]).startswith("line c")]
-    assert lines == ["line c1", "line c1"]  # ROC, precision and recall
+    assert lines == ["line c1 d1", "line c1 d1"]  # ROC, precision and recall
 
 
 def test_several_runs_side_by_side(tmp_path):

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
 import csv
+import json
+from dataclasses import replace
 
 import pytest
 from report.stored_runs import edit_json, make_run
+from typer.testing import CliRunner
 
+from headstart.cli.app import app
+from headstart.cli.evaluate import own_figures
 from headstart.errors import UsageError
 from headstart.report import write_claim_template, write_report
-from headstart.report.judging.facts import looks_medical
+from headstart.report.judging.facts import find_duplicates, looks_medical
 from headstart.report.papers.answers import NUM_ITEMS, parse_answers
 from headstart.report.papers.card import plain
-from headstart.report.papers.claim import NOT_PROVIDED, item_titles
+from headstart.report.papers.claim import NOT_PROVIDED, chosen_how, item_titles
 from headstart.report.reading import read_stored_run
 
 
@@ -24,9 +29,21 @@ def test_no_run_there(tmp_path):
 def test_an_unfinished_run(tmp_path):
     run = make_run(tmp_path / "run")
     edit_json(run / "run.json", status="running")
-    with pytest.raises(UsageError, match="is not finished, so there is nothing to report"):
+    with pytest.raises(UsageError, match=r"is not finished\. Go on with: headstart run --resume"):
         write_report([run])
     assert not (run / "report.html").exists()
+
+
+def test_a_candidate_is_not_opened_by_a_command_that_we_print(tmp_path, capsys):
+    run = make_run(tmp_path / "which" / "mini-probe")
+    edit_json(run / "run.json", status="locked")
+    told = f"headstart compare --resume --test-all --out {tmp_path / 'which'}"
+    with pytest.raises(UsageError, match="keeps closed") as refused:
+        write_report([run])
+    assert told in str(refused.value)
+    with pytest.raises(UsageError, match="keeps closed"):
+        own_figures(run)
+    assert "run --resume" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +154,14 @@ def test_the_template_can_be_filled_in(tmp_path):
     run = make_run(tmp_path / "run")
     path = write_claim_template(run)
     assert parse_answers(path.read_text(), "claim.yaml") == {}
+    bare = "\n".join(line[2:] if line[2:3].isdigit() or ":" in line.split("#")[1] else line
+                     for line in path.read_text().splitlines() if line)  # fmt: skip
+    assert bare.count("\n5:") == 1
+    assert parse_answers(bare, "claim.yaml") == {"medical": "yes"}  # prompts are no answers
+    behind = bare.replace(
+        "5:  # Prospective or retrospective", "5:  # Prospective?\n  Retrospective."
+    )
+    assert parse_answers(behind, "claim.yaml")["5"] == "Retrospective."
     filled = path.read_text().replace("# 11:  # De-identification", "11: By the hospital.")
     assert parse_answers(filled, "claim.yaml") == {"11": "By the hospital."}
     with pytest.raises(UsageError, match="is there already"):
@@ -158,3 +183,58 @@ def test_the_template_can_be_filled_in(tmp_path):
 )
 def test_markdown_is_plain(text, shown):
     assert plain(text) == shown
+
+
+def test_claim_says_what_this_run_did(tmp_path):
+    run = make_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["splits"] = {"scheme": "leave-one-source-out", "inner_folds": 3}
+    record["choice"] = {"backbone": "mini", "head": "linear", "epochs": [4], "strategy": "full",
+                        "gradient_tolerance": 0.001, "model_digest": "a" * 64}  # fmt: skip
+    record["settings"] |= {"strategy": "full", "lr": 0.002, "augment": "standard"}
+    record["times_lost"] = True
+    edit_json(run / "run.json", **record)
+    rows = {number: row["answer"] for number, row in claim_rows(run).items()}
+    assert "in 3 folds (leave one source out)," in rows[19]
+    assert "gradient_tolerance" not in rows[25]
+    assert "epochs [4], lr 0.002, augment standard" in rows[25]
+    assert "s since it was resumed." in rows[25]
+    assert "Settings were chosen on an inner part" in rows[26]
+    assert "images unlike the training images" not in rows[30]
+    page = (run / "report.html").read_text()
+    assert "(A logistic head on frozen features.)" in page
+    assert "Time since it was resumed" in page
+
+
+def test_the_calibration_part_is_in_the_flow_and_is_no_training_part(tmp_path):
+    run = make_run(tmp_path / "run", grouped=True)
+    rows = (run / "splits.csv").read_text().splitlines()
+    moved = [row.replace("train,1", "calibration,") if ",train,1" in row else row for row in rows]
+    (run / "splits.csv").write_text("\n".join(moved) + "\n")
+    claim = {number: row["answer"] for number, row in claim_rows(run).items()}
+    assert "24 for training, 12 for thresholds alone, 24 for the test" in claim[35]
+    assert "cat: 8 training, 4 for thresholds, 8 test" in claim[35]
+    stored = read_stored_run(run)
+    twin = [row | {"digest": "same"} if row["path"] in ("0/00.png", "0/12.png") else row
+            for row in stored.images]  # fmt: skip
+    assert not find_duplicates(replace(stored, images=twin)).across  # calibration and test
+
+
+@pytest.mark.parametrize(
+    ("rule", "told"), [("0.5", "given beforehand"), ("youden", "youden, chosen out of fold")]
+)
+def test_where_a_threshold_comes_from(rule, told):
+    assert chosen_how(rule) == told
+
+
+def test_evaluate_passes_over_no_option(tmp_path):
+    run = make_run(tmp_path / "run")
+    for options in (["--group-by", "patient"], ["--out", tmp_path / "x"], ["--ood-data", "digits"]):
+        done = CliRunner().invoke(app, ["evaluate", str(run), *map(str, options)])
+        assert "needs labelled pictures to measure on" in str(done.exception)
+    both = ["evaluate", str(run), str(run), "--data", "digits", "--prevalence", "0.1"]
+    assert "`prevalence` is of one model" in str(CliRunner().invoke(app, both).exception)
+    metrics = json.loads((run / "metrics.json").read_text())
+    edit_json(run / "metrics.json", **{"leaks_allowed": ["2 images on both sides"], **metrics})
+    shown = CliRunner().invoke(app, ["evaluate", str(run)]).stdout
+    assert "LEAKS ALLOWED (--allow-leaks): 2 images on both sides" in shown

@@ -280,7 +280,9 @@ def test_weights_named_for_one_backbone_are_not_varied(tmp_path):
 
 
 def test_a_copied_file_does_not_make_a_measured_pass_an_estimate(colour_folder, tmp_path):
-    (colour_folder / "red" / "twin.png").write_bytes((colour_folder / "red" / "01.png").read_bytes())
+    (colour_folder / "red" / "twin.png").write_bytes(
+        (colour_folder / "red" / "01.png").read_bytes()
+    )
     asked = settings(
         colour_folder, tmp_path / "x", strategies=["probe"],
         settings={"epochs": None, "audit": "auto"},

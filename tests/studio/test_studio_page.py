@@ -26,7 +26,14 @@ from headstart.progress import Progress
 from headstart.records import Predictions
 from headstart.runs.files.predictions import write_predictions
 from headstart.studio import entry as entry_folder
-from headstart.studio.answering import Answer, answer_uploads, answers_csv, card_of, promise, upload_of
+from headstart.studio.answering import (
+    Answer,
+    answer_uploads,
+    answers_csv,
+    card_of,
+    promise,
+    upload_of,
+)
 from headstart.studio.areas.runs import walled
 from headstart.studio.drawing import render, style
 from headstart.studio.plain import as_text
@@ -337,7 +344,7 @@ def test_names_from_files_are_text_and_no_markdown():
     hostile = "![x](https://evil.example/p.png) :red[a] $x$ `b` <i> a_b*c*"
     text = as_text(hostile)
     assert "\\!\\[x\\](https\\://evil.example/p.png)" in text
-    assert re.sub(r"\\([^\w\s])", r"\1", text) == hostile
+    assert re.sub(r"\\(.)", r"\1", text) == hostile
     assert as_text("RuntimeError: out of cheese") == "RuntimeError: out of cheese"
 
 

@@ -23,7 +23,8 @@ def check_duplicates(table: ImageTable, found: Duplicates) -> Iterable[Finding]:
             severity="warning",
             message=f"{counted(len(exact), 'image repeats', 'images repeat')} the pixels of "
             f"another ({counted(sets, 'set')}), first {_told(table, exact[0])}. They are kept "
-            "together in every split; remove the copies so that no picture counts twice.",
+            "together in every split that is drawn; remove the copies so that no picture counts "
+            "twice.",
             count=len(exact),
             paths=_paths(table, exact),
         )
@@ -40,7 +41,7 @@ def check_duplicates(table: ImageTable, found: Duplicates) -> Iterable[Finding]:
             severity="warning",
             message=f"{members:,} images are near-duplicates by embedding and by perceptual hash "
             f"({counted(stars, 'group')}), first {_told(table, near[0])}. They are kept together "
-            f"in every split; look at duplicates.png.{full}",
+            f"in every split that is drawn; look at duplicates.png.{full}",
             count=members,
             paths=_paths(table, near),
         )

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import typer
 
-from headstart.errors import UsageError, quoted
+from headstart.errors import UsageError
 
 NAME = "evaluate"
 EXAMPLE = (
@@ -50,15 +50,16 @@ def command(
     options: dict[str, Any] = {"out": out, "seed": seed, "progress": for_terminal()}
     options |= {"columns": columns, "group_by": group_by}
     options |= {"device": device, "precision": precision}
+    alone = {"prevalence": prevalence, "ood-data": ood_data}
     if other is not None:
+        refuse(alone, "is of one model. Leave it out, or measure each by itself")
         compare_two((model, other), data, engine, options, json=json)
         return
     if data is None:
-        for flag, value in (("prevalence", prevalence), ("ood-data", ood_data)):
-            if value is not None:
-                raise UsageError(
-                    f"`{flag}` needs labelled pictures to measure on: name them by --data."
-                )
+        refuse(
+            alone | {"out": out, "columns": columns, "group-by": group_by},
+            "needs labelled pictures to measure on: name them by --data",
+        )
         figures = own_figures(Path(model))
     else:
         from headstart.api import evaluate
@@ -69,11 +70,25 @@ def command(
     if json:
         print_json(figures)
         return
+    leaks = figures.pop("leaks_allowed", [])
     print_figures({f"{k} ({v['num_images']:,} images)": v["figures"] for k, v in figures.items()})
+    for leak in leaks:
+        print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
     for name, part in figures.items():
         print_decision(name, part)
     if out is not None and data is not None:
         print(f"\nWritten to {out}")
+
+
+def refuse(options: dict[str, str | None], why: str) -> None:
+    """Refuse options that would be passed over in silence.
+
+    Raises:
+        UsageError: one of them is given.
+    """
+    for flag, value in options.items():
+        if value is not None:
+            raise UsageError(f"`{flag}` {why}.")
 
 
 def compare_two(
@@ -147,15 +162,17 @@ def own_figures(run: Path) -> dict[str, Any]:
     Raises:
         UsageError: it is no run, or not finished.
     """
+    from headstart.runs.files.folder import unfinished
     from headstart.runs.files.outputs import read_metrics
     from headstart.runs.files.record import read_run
 
     record = read_run(run)
     if record["status"] != "finished":
-        raise UsageError(
-            f"The run '{run}' is not finished. Go on with: headstart run --resume --out "
-            f"{quoted(run)}"
-        )
+        raise UsageError(unfinished(run, record["status"]))
     figures = read_metrics(run)
-    parts = {name: part for name, part in figures.items() if name in ("cross_validation", "test")}
-    return {name.replace("_", "-"): part for name, part in parts.items()}
+    kept = ("leaks_allowed", "cross_validation", "test")
+    return {
+        name if name == kept[0] else name.replace("_", "-"): part
+        for name, part in figures.items()
+        if name in kept
+    }

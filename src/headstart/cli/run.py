@@ -169,7 +169,7 @@ def print_result(result: RunResult) -> None:
     print_decision("test", tested)
     for leak in result.metrics.get("leaks_allowed", ()):
         print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
-    print_beside(result.metrics)
+    print_beside(result.metrics, result.record["settings"])
     out = result.out
     print_pairs(
         "Written",
@@ -185,9 +185,10 @@ def print_result(result: RunResult) -> None:
     )
 
 
-def print_beside(metrics: dict[str, Any]) -> None:
+def print_beside(metrics: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Simple rivals on the same features, and whether more images would help."""
     from headstart.cli.printing import print_pairs
+    from headstart.runs.settings.run import is_logistic_probe
 
     baselines = metrics.get("baselines", {})
     if baselines:
@@ -195,7 +196,8 @@ def print_beside(metrics: dict[str, Any]) -> None:
         print_pairs("Accuracy of simple rivals on the same folds", pairs)
     verdict = metrics.get("learning_curve", {}).get("verdict")
     if verdict:
-        print(f"\nMore images? {verdict}")
+        of = "" if is_logistic_probe(settings) else " (A logistic head on frozen features.)"
+        print(f"\nMore images?{of} {verdict}")
 
 
 def rival_text(entry: Mapping[str, Any]) -> str:

@@ -6,6 +6,8 @@ counted from the upper left corner as edges: 0 is the left edge, the width the r
 
 Pixels or shares? Columns named `rel_...` are shares. Any other box is one of shares where *all*
 boxes of the manifest lie within [0, 1] and one of their numbers is no whole number; else pixels.
+Shares that were computed leave [0, 1] by a rounding; up to `ROUNDING` they are cut to it. A box of
+less than a pixel is refused: it is a share among pixels.
 
 A box is left, top, right, bottom unless its column is named with ':xywh', as in COCO, where it is
 left, top, width, height.
@@ -27,6 +29,7 @@ from headstart.errors import DataError, UsageError
 
 Box: TypeAlias = tuple[float, float, float, float]
 MOST_THREADS = 16
+ROUNDING = 1e-3  # by which a share may lie outside of [0, 1]
 # How four numbers are meant: two corners, or the upper left corner and the size.
 BOX_FORMS = ("xyxy", "xywh")
 _SIDES = ("x1", "y1", "x2", "y2")
@@ -115,7 +118,7 @@ def are_shares(boxes: Sequence[Box], *, named_relative: bool) -> bool:
     if named_relative:
         return True
     numbers = [number for box in boxes for number in box]
-    within = all(0 <= number <= 1 for number in numbers)
+    within = all(-ROUNDING <= number <= 1 + ROUNDING for number in numbers)
     return within and any(number != int(number) for number in numbers)
 
 
@@ -170,11 +173,20 @@ def to_shares(box: Box, size: tuple[int, int] | None, place: str) -> Box:
         DataError: the box is empty or reaches outside.
     """
     width, height = size or (1, 1)
+    if size is None:
+        box = cut_to_picture(box)
     left, top, right, bottom = box
     inside = left >= 0 and top >= 0 and right <= width and bottom <= height
-    if inside and left < right and top < bottom:
-        return left / width, top / height, right / width, bottom / height
     shown = " ".join(f"{number:g}" for number in box)
+    if inside and left < right and top < bottom:
+        if size is not None and min(right - left, bottom - top) < 1:
+            raise DataError(
+                f"{place}: the box {shown} is smaller than a pixel of a picture of "
+                f"{width}x{height}. Boxes are read as pixels where one number of any is above 1; "
+                "write all as pixels, or name the columns rel_x1, rel_y1, rel_x2, rel_y2 for "
+                "shares."
+            )
+        return left / width, top / height, right / width, bottom / height
     limits = f"picture of {width}x{height} pixels" if size else "picture, whose sides count as 1"
     if inside:
         raise DataError(
@@ -183,6 +195,16 @@ def to_shares(box: Box, size: tuple[int, int] | None, place: str) -> Box:
             "top, width, height."
         )
     raise DataError(f"{place}: the box {shown} reaches outside the {limits}. Correct it.")
+
+
+def cut_to_picture(box: Box) -> Box:
+    """Shares that a rounding has taken out of [0, 1], cut to it; others as they are."""
+
+    def cut(share: float) -> float:
+        near = -ROUNDING <= share <= 1 + ROUNDING
+        return min(max(share, 0.0), 1.0) if near else share
+
+    return cut(box[0]), cut(box[1]), cut(box[2]), cut(box[3])
 
 
 def _size_or_none(image: Path | bytes) -> tuple[int, int] | None:

@@ -66,6 +66,11 @@ _HEADER_BYTES = 4096  # enough to tell every format
 MOST_CHUNKS = 100_000  # of a PNG, until its pixels are decoded to look behind them
 _DRAFT_FORMATS = ("JPEG", "MPO")
 _DRAFT_SCALES = (8, 4, 2)  # what a JPEG decoder computes for less than the full size
+# Where a PNG may tell its orientation beside the chunk that is made for it: ImageMagick's profiles
+# and XMP.
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+_EXIF_KEYWORDS, _KEYWORD_BYTES = (b"raw profile type", b"xml:com.adobe.xmp"), 20
+_ORIENTATION_TAG = 274
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -221,7 +226,9 @@ def upright_size(source: bytes | Path) -> tuple[int, int]:
         if image.format == "PNG" and "exif" not in image.info and not _has_exif_chunk(stream):
             return image.size  # Pillow would decode all pixels to look behind them
         try:
-            turned = image.format != "TIFF" and _orientation(image) in _SIDEWAYS
+            # Pillow turns the size of a TIFF by its tag, and not by what its XMP says.
+            by_tag = image.format == "TIFF" and _ORIENTATION_TAG in image.tag_v2  # type: ignore[attr-defined]
+            turned = not by_tag and _orientation(image) in _SIDEWAYS
         except OSError as error:
             raise DecodingError(_damage(image.format or "", error)) from error
         return image.size[::-1] if turned else image.size
@@ -234,9 +241,15 @@ def _has_exif_chunk(png: BinaryIO) -> bool:
         head = png.read(8)
         if len(head) < 8 or head[4:] == b"IEND":
             return False
+        length = int.from_bytes(head[:4], "big")
         if head[4:] == b"eXIf":
             return True
-        png.seek(int.from_bytes(head[:4], "big") + 4, 1)
+        if head[4:] in _TEXT_CHUNKS:
+            keyword = png.read(min(length, _KEYWORD_BYTES))
+            if keyword.lower().startswith(_EXIF_KEYWORDS):
+                return True
+            length -= len(keyword)
+        png.seek(length + 4, 1)
     return True
 
 

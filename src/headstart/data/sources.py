@@ -15,7 +15,7 @@ from pathlib import Path
 
 from headstart.data.boxes import check_margin
 from headstart.data.builtin import DATASETS
-from headstart.data.converted.names import folder_classes
+from headstart.data.converted.names import COMPLETE, STATE_FILE, folder_classes
 from headstart.data.folders import (
     class_name,
     close_names,
@@ -40,6 +40,7 @@ from headstart.data.listed.sheets import SHEET_SUFFIXES
 from headstart.data.packed.packs import is_pack, packs_of, read_packs
 from headstart.data.tables import assemble_table, grouped_table, learnable_table, with_groups
 from headstart.errors import DataError
+from headstart.files import read_json
 from headstart.records import ImageTable
 
 _KINDS = frozenset({"metadata", "manifest", "labels", "annotations", "images", "data"})
@@ -224,6 +225,7 @@ def _collect(
     place: Path, subject: str, wanted: dict[str, str], *, skip: Path | None = None
 ) -> Collection:
     """Everything that a file or folder holds, by what it is."""
+    _refuse_half_converted(place if place.is_dir() else place.parent, subject)
     if place.is_file():
         if is_parquet_pack(place):
             return read_packs([place], subject, wanted)
@@ -243,6 +245,24 @@ def _collect(
     if packs and not find_images(place):
         return read_packs(packs, subject, wanted)
     return _labelled(place, find_labelled(place, subject, skip=skip), subject, wanted)
+
+
+def _refuse_half_converted(folder: Path, subject: str) -> None:
+    """Refuse a conversion that was interrupted: its sheet and its pictures may be of two calls.
+
+    Raises:
+        DataError: it is one.
+    """
+    try:
+        about = read_json(folder / STATE_FILE)
+    except (OSError, ValueError):
+        return
+    ours = isinstance(about, dict) and {"version", "settings", "classes"} <= about.keys()
+    if ours and about.get(COMPLETE) is not True:
+        raise DataError(
+            f"{subject} is a conversion that was not finished. Repeat the `headstart data convert` "
+            "that wrote it; what is there and fits is kept."
+        )
 
 
 def _labelled(
@@ -267,10 +287,17 @@ def _check_named(data: str | Path | None, subject: str) -> None:
 
 def _existing(data: str | Path, subject: str, offer: list[str]) -> Path:
     """The folder, manifest or pack that was named."""
-    place = Path(data).expanduser()
-    if place.is_dir() or (place.is_file() and place.suffix.lower() in SHEET_SUFFIXES):
-        return place
-    if place.exists():
+    try:
+        place = Path(data).expanduser()
+        if place.is_dir() or (place.is_file() and place.suffix.lower() in SHEET_SUFFIXES):
+            return place
+        exists = place.exists()
+    except RuntimeError as error:  # '~somebody'
+        raise DataError(f"{subject} names the home of nobody known here. Write it out.") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{subject} cannot be looked at ({reason}). Check the path.") from error
+    if exists:
         endings = ", ".join(sorted(SHEET_SUFFIXES))
         raise DataError(
             f"{subject} is a file. Name the folder that holds the images, or a manifest "

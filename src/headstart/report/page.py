@@ -21,6 +21,7 @@ from headstart.report.judging.facts import (
     follow_groups,
     looks_medical,
     shell_words,
+    time_in_all,
     total_seconds,
 )
 from headstart.report.judging.glossary import GLOSSARY
@@ -224,6 +225,7 @@ def times_view(run: StoredRun) -> dict[str, Any]:
     return {
         "times": bars,
         "total_time": seconds_text(total_seconds(times)) if bars else "",
+        "time_is": time_in_all(run.record),
         "memory": times.get("peak_memory_mib"),
     }
 

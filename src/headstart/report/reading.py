@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from headstart.errors import UsageError, quoted
+from headstart.errors import UsageError
 from headstart.files import FORMULA_STARTS, read_json
 from headstart.records import UNLABELLED, Predictions
 from headstart.runs.files import outputs
+from headstart.runs.files.folder import FINISHED as FINISHED
+from headstart.runs.files.folder import unfinished
 from headstart.runs.files.record import read_run
 
 AUDIT = "audit.json"
-FINISHED = "finished"
 PROBABILITY = "prob_"
 
 Row = dict[str, str]
@@ -140,10 +141,7 @@ def read_stored_run(folder: Path) -> StoredRun:
     record = read_run(folder)
     folder = folder.parent if folder.suffix == ".json" else folder
     if record["status"] != FINISHED:
-        raise UsageError(
-            f"The run '{folder}' is not finished, so there is nothing to report. "
-            f"Go on with: headstart run --resume --out {quoted(folder)}"
-        )
+        raise UsageError(unfinished(folder, record["status"]))
     check_record(folder, record)
     names = tuple(str(name) for name in record["data"]["class_names"])
     return StoredRun(

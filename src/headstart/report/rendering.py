@@ -28,6 +28,7 @@ def environment(*, markdown: Callable[[object], str] | None = None) -> Environme
     )
     found.filters.update(
         percent=wording.percent,
+        stated=wording.stated,
         value=wording.value_text,
         interval=wording.interval_text,
         seconds=wording.seconds_text,

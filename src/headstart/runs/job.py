@@ -131,7 +131,9 @@ def run_job(
             progress.note(f"The run in '{folder}' is finished already; nothing was done again.")
             metrics = outputs.read_metrics(folder)
             return RunResult(out=folder, record=run_file.record, metrics=metrics)
-        return Job(settings, folder, table, run_file, progress).run()
+        job = Job(settings, folder, table, run_file, progress)
+        with job.clock.going_on(run_file):
+            return job.run()
 
 
 class Job:

@@ -162,7 +162,9 @@ class Service:
             pixels = await self._decoders.prepare(model.golden.picture, NAME)
         except RefusedError as error:
             if error.code not in FOR_CLIENTS:
-                raise HeadstartError(f"The golden picture cannot be decoded here: {error}") from error
+                raise HeadstartError(
+                    f"The golden picture cannot be decoded here: {error}"
+                ) from error
             pixels = model.golden_pixels()
         answer = await self._batcher.ask(pixels)
         self.problem = model.golden_problem(answer.probabilities[0])

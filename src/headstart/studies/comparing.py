@@ -19,7 +19,7 @@ from headstart.errors import ResumeError, UsageError
 from headstart.files import LOCK_NAME, check_vacant, locked, make_folder, read_json, write_json
 from headstart.progress import Progress
 from headstart.runs.files.outputs import read_metrics
-from headstart.runs.files.record import now, versions
+from headstart.runs.files.record import RUN_FILE, leaks_of, now, versions
 from headstart.runs.settings.run import NOT_COMPARED, RunSettings
 from headstart.studies.answers import read_answers
 from headstart.studies.candidates import (
@@ -234,6 +234,7 @@ def lock_choice(
         status=LOCKED,
         locked=now(),
         models={m["name"]: m["model_digest"] for m in measured},
+        leaks=leaks_of(read_json(Path(one.out) / RUN_FILE)),
         test={"opened": [], "test_all": False, "stamp": "", "figures": {}},
     )
     write_files(folder, record)

@@ -24,7 +24,7 @@ from headstart.inference.extractor import warm_decoders
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
 from headstart.runs.files.checkpoints import FOLDER as CHECKPOINTS
-from headstart.runs.files.folder import FINISHED, owned_run
+from headstart.runs.files.folder import FINISHED, LOCKED, owned_run
 from headstart.runs.files.record import RUN_FILE
 from headstart.runs.fitting.logistic import CHECKPOINT as LOGISTIC_FOLDS
 from headstart.runs.fitting.mlp import CHECKPOINT as MLP_FOLDS
@@ -43,7 +43,6 @@ from headstart.studies.answers import FILE as ANSWERS
 from headstart.studies.answers import Answers, write_answers
 from headstart.studies.candidates import CandidateRun
 
-LOCKED = "locked"
 MEASURED = "candidate.json"
 COMPUTED, STORED, SHARED = "measured", "from the store, estimated", "as measured for"
 

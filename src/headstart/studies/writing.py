@@ -71,6 +71,7 @@ def comparison_text(record: Mapping[str, Any]) -> str:
             f"({entry['num_images']:,} images)"
             for name, entry in test["figures"].items()
         ]
+    lines += [f"  LEAKS ALLOWED (--allow-leaks): {leak}" for leak in record.get("leaks", ())]
     if test["stamp"]:
         lines.append(f"  {test['stamp']}")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 STATE_FILE = "conversion.json"
+COMPLETE = "complete"  # in that file: whether every picture and the sheet are of one call
+SHEETS = ("metadata.csv", "manifest.csv")
 LONGEST_BYTES = 160  # systems allow 255
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import csv
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
@@ -22,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from headstart.data.converted.names import STATE_FILE
+from headstart.data.converted.names import COMPLETE, SHEETS, STATE_FILE
 from headstart.data.converted.plan import ConversionPlan, ConversionSettings, plan_conversion
 from headstart.data.decoding import DecodingError, decode_apart, digest_of
 from headstart.errors import DataError, OutputError
@@ -69,6 +70,30 @@ class _Made:
     kept: bool = False
 
 
+class _Once:
+    """Something that is done at most once, whichever thread comes first."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self.act, self.done = act, False
+        self._lock = threading.Lock()
+
+    def __call__(self) -> None:
+        with self._lock:
+            if not self.done:
+                self.act()
+                self.done = True
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Task:
+    table: ImageTable
+    out: Path
+    settings: dict[str, Any]
+    plan: ConversionPlan
+    log: _Log
+    changing: _Once  # called before the first file changes
+
+
 def convert_table(
     table: ImageTable,
     out: Path,
@@ -97,15 +122,25 @@ def convert_table(
     with locked(out):
         about = _claim(out, table, settings, plan)
         log = _read_log(out)
-        _remove_strays(out, log, set(plan.files))
-        done = list(_write_pictures(table, out, about, plan, log, strict, progress or Progress()))
+        # Nobody loads what is half new; a call that changes nothing leaves the file alone.
+        changing = _Once(lambda: write_json(out / STATE_FILE, {**about, COMPLETE: False}))
+        strays = log.keys() - set(plan.files)
+        if strays:
+            changing()
+            _remove_strays(out, strays)
+        if not plan.header:
+            for sheet in SHEETS:
+                (out / sheet).unlink(missing_ok=True)
+        task = _Task(table=table, out=out, settings=about["settings"], plan=plan, log=log,
+                     changing=changing)  # fmt: skip
+        done = list(_write_pictures(task, strict, progress or Progress()))
         good = sorted((made for made in done if not made.problem), key=lambda made: made.row)
         if plan.header:
             rows = [plan.row(table, made.row) for made in good]
             write_whole(out / plan.sheet, lambda aside: _fill_sheet(aside, plan.header, rows))
         problems = {table.paths[made.row]: made.problem for made in done if made.problem}
-        if about.get("complete") is not True or about["problems"] != problems:
-            write_json(out / STATE_FILE, {**about, "complete": True, "problems": problems})
+        if changing.done or about.get(COMPLETE) is not True or about["problems"] != problems:
+            write_json(out / STATE_FILE, {**about, COMPLETE: True, "problems": problems})
     return Conversion(
         out=out,
         load=out / plan.sheet if settings.to == "manifest" else out,
@@ -178,26 +213,19 @@ def _read_log(out: Path) -> _Log:
     }
 
 
-def _remove_strays(out: Path, log: _Log, wanted: set[str]) -> None:
+def _remove_strays(out: Path, strays: set[str]) -> None:
     """Pictures of an earlier call that the data no longer hold."""
-    for path in log.keys() - wanted:
+    for path in strays:
         with storage_errors(out / path):
             (out / path).unlink(missing_ok=True)
-    for folder in sorted({(out / path).parent for path in log.keys() - wanted}):
+    for folder in sorted({(out / path).parent for path in strays}):
         with contextlib.suppress(OSError):  # it holds others, or is gone
             folder.rmdir()
 
 
-def _write_pictures(
-    table: ImageTable,
-    out: Path,
-    about: dict[str, Any],
-    plan: ConversionPlan,
-    log: _Log,
-    strict: bool,
-    progress: Progress,
-) -> Iterator[_Made]:
+def _write_pictures(task: _Task, strict: bool, progress: Progress) -> Iterator[_Made]:
     """Make or keep every picture; threads work ahead, lines are written in order."""
+    table, out, plan = task.table, task.out, task.plan
     rows = [row for row, file in enumerate(plan.files) if file]
     with storage_errors(out):
         for folder in sorted({(out / plan.files[row]).parent for row in rows}):
@@ -205,7 +233,6 @@ def _write_pictures(
     waiting: deque[Future[_Made]] = deque()
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, MOST_THREADS), thread_name_prefix="convert")
     upcoming = iter(rows)
-    settings = about["settings"]
     try:
         with (
             storage_errors(out / LOG_FILE),
@@ -215,9 +242,7 @@ def _write_pictures(
             _begin_line(lines, out / LOG_FILE)
             while True:
                 while len(waiting) < AHEAD and (row := next(upcoming, None)) is not None:
-                    file = plan.files[row]
-                    known = log.get(file)
-                    waiting.append(pool.submit(_make, table, row, out / file, settings, known))
+                    waiting.append(pool.submit(_make, task, row))
                 if not waiting:
                     return
                 made = waiting.popleft().result()
@@ -244,14 +269,20 @@ def _begin_line(lines: Any, path: Path) -> None:
                 lines.write("\n")
 
 
-def _make(
-    table: ImageTable,
-    row: int,
-    file: Path,
-    settings: dict[str, Any],
-    known: tuple[str, str] | None,
-) -> _Made:
+def _make(task: _Task, row: int) -> _Made:
     """One picture, kept where it is there and made from the same bytes."""
+    made = _made(task, row)
+    if made.problem:  # what an earlier call made there is of another picture
+        file = task.out / task.plan.files[row]
+        if file.exists():
+            task.changing()
+            file.unlink(missing_ok=True)
+    return made
+
+
+def _made(task: _Task, row: int) -> _Made:
+    table, name = task.table, task.plan.files[row]
+    file, known = task.out / name, task.log.get(name)
     try:
         source = table.read(row)
         digest = digest_of(source)
@@ -264,8 +295,9 @@ def _make(
         clause = f"unreadable file ({error.strerror or error})"
         return _Made(row=row, source="", written="", problem=clause)
     stream = BytesIO()
-    _fitted(image, settings).save(stream, str(settings["format"]).upper())
+    _fitted(image, task.settings).save(stream, str(task.settings["format"]).upper())
     content = stream.getvalue()
+    task.changing()
     with storage_errors(file):
         aside = file.with_name(f".new-{file.name}")
         aside.write_bytes(content)

@@ -2,7 +2,8 @@
 
 `metadata.csv` (.tsv, .jsonl, .parquet) at the top of a folder of class folders gives further
 columns: groups for `--group-by`, where images come from, boxes. The class folders stay the labels,
-a column of splits is not used, and rows without an image or images without a row do no harm.
+a column of splits is not used, and images without a row are told. Where there is none at the top,
+those inside of `train/`, `val/` and `test/` are read, each for its own images.
 
 Where there are no class folders and the file has a column of paths and one of labels (a Hugging
 Face image folder, also one such file inside each of `train/` and `test/`), it is the manifest.
@@ -71,6 +72,8 @@ def with_metadata(
             there, or a box is wrong.
     """
     file = metadata_file(directory)
+    if file is None and not wanted and (parts := _split_sheets(directory, images)):
+        return _with_split_sheets(parts, images, subject)
     idle = next((word for word in wanted if word not in FURTHER_WORDS), None)
     if file is not None and idle not in (None, "label"):
         raise DataError(
@@ -94,6 +97,35 @@ def with_metadata(
             raise
         return Collection(images=images, notes=(f"'{file.name}' is not used: {error}",))
     return _matched(images, sheet, chosen, named)
+
+
+def _split_sheets(directory: Path, images: list[FoundImage]) -> dict[str, Path]:
+    """Metadata files inside of `train/`, `val/` and `test/`, by the folder's name."""
+    tops = {image.path.split("/", 1)[0]: "" for image in images if image.split}
+    found = {top: metadata_file(directory / top) for top in sorted(tops)}
+    return {top: file for top, file in found.items() if file is not None}
+
+
+def _with_split_sheets(
+    parts: Mapping[str, Path], images: list[FoundImage], subject: str
+) -> Collection:
+    """As `with_metadata`, where each split's folder has a file of its own."""
+    made = list(images)
+    columns: dict[str, None] = {}
+    notes: dict[str, None] = {}
+    grouped_by = ""
+    for top, file in parts.items():
+        rows = [row for row, image in enumerate(images) if image.path.startswith(f"{top}/")]
+        inner = [replace(images[row], path=images[row].path[len(top) + 1 :]) for row in rows]
+        part = with_metadata(file.parent, inner, f"'{top}' of {subject}", {})
+        for row, image in zip(rows, part.images, strict=True):
+            made[row] = replace(image, path=images[row].path)
+        columns.update(dict.fromkeys(part.columns))
+        notes.update(dict.fromkeys(part.notes))
+        grouped_by = grouped_by or part.grouped_by
+    return Collection(
+        images=made, columns=tuple(columns), notes=tuple(notes), grouped_by=grouped_by
+    )
 
 
 def _matched(
@@ -135,13 +167,46 @@ def _matched(
         return Collection(
             images=matched, columns=sheet.columns, notes=(_unused(images, sheet, chosen),)
         )
-    notes = chosen.box_notes([image.box for image in matched])
+    notes = (
+        *chosen.box_notes([image.box for image in matched]),
+        *_unmatched_notes(numbers, sheet, used),
+        *_label_notes(matched, sheet, chosen),
+    )
     if chosen.split and not any(image.split for image in images):
         notes += (
             f"The column '{chosen.split}' of '{sheet.file.name}' is not used: beside class folders "
             f"splits are folders too. Name '{printable(str(sheet.file))}' as --data to use it.",
         )
     return Collection(images=matched, columns=sheet.columns, notes=notes, grouped_by=chosen.group)
+
+
+def _unmatched_notes(numbers: list[int | None], sheet: Sheet, used: list[str]) -> tuple[str, ...]:
+    """How many images no row names, where the rows say something that is used."""
+    without = sum(number is None for number in numbers)
+    if not without or not used:
+        return ()
+    idle = len(sheet.rows) - len({number for number in numbers if number is not None})
+    shown = ", ".join(f"'{name}'" for name in used)
+    return (
+        f"'{sheet.file.name}' has no row for {without:,} of {len(numbers):,} images, whose {shown} "
+        f"stay empty; {idle:,} of its rows name no image. Paths are compared letter by letter.",
+    )
+
+
+def _label_notes(images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns) -> tuple[str, ...]:
+    """A word where the file has labels that are not the folders'."""
+    if not chosen.label:
+        return ()
+    pairs = {(i.label, i.cells[chosen.label].strip()) for i in images if i.cells}
+    pairs = {(folder, label) for folder, label in pairs if label}
+    folders, labels = ({pair[side] for pair in pairs} for side in (0, 1))
+    if len(pairs) == len(folders) == len(labels):
+        return ()
+    return (
+        f"What is learnt are the {len({i.label for i in images})} folders, not the {len(labels)} "
+        f"labels in the column '{chosen.label}' of '{sheet.file.name}'; to learn those: --data "
+        f"{printable(str(sheet.file))}.",
+    )
 
 
 def _unused(images: list[FoundImage], sheet: Sheet, chosen: ChosenColumns) -> str:

@@ -146,6 +146,7 @@ def _read_one(file: Path, subject: str, wanted: dict[str, str]) -> Pack:
     plain = [field.name for field in schema if _is_plain(field.type)]
     lists = [field.name for field in schema if _is_list(field.type)]
     chosen = choose_columns([*plain, *lists], wanted, place, ("label",))
+    _refuse_lists(chosen, lists, place)
     kept = [*plain, *(name for name in lists if name in chosen.box)]
     values = _read_columns(opened, [column.name, *kept], place)
     texts: dict[str, list[str]] = {}
@@ -177,6 +178,22 @@ def _read_one(file: Path, subject: str, wanted: dict[str, str]) -> Pack:
         tells_splits=any(told),
         notes=chosen.box_notes([image.box for image in images]),
     )
+
+
+def _refuse_lists(chosen: ChosenColumns, lists: list[str], place: str) -> None:
+    """Refuse a column of lists where an image has one value.
+
+    Raises:
+        DataError: one such.
+    """
+    single = (chosen.label, chosen.path, chosen.split, chosen.group, chosen.source, chosen.only)
+    wrong = next((name for name in single if name in lists), None)
+    if wrong is not None:
+        what = "an image has one label here" if wrong == chosen.label else "one value is wanted"
+        raise DataError(
+            f"{place}: the column '{wrong}' holds lists, and {what}. Name another one by "
+            "--columns, as in label=COLUMN, or write one value an image."
+        )
 
 
 def _read_columns(opened: Any, names: list[str], place: str) -> dict[str, list[Any]]:

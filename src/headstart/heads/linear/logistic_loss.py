@@ -23,6 +23,8 @@ from headstart.heads.linear.rotation import GRAM_ROWS, Basis, slices
 LOGIT_BYTES = 8 * 2**20
 MOST_ROWS = 2048  # of a chunk: what was gathered should still be in the cache when it is used
 READING, GATHERING = 20, 35
+LEAST_CURVATURE = 1e-3  # of an entry, as a share of that at the start
+SURE = 0.1  # of the whole curvature at the start: with less left, rows are learnt by heart
 
 
 class WeightedRows:
@@ -124,22 +126,62 @@ class LogisticLoss:
             problems = (group == number).nonzero()[:, 0]
             yield _Sweep(problems=problems, columns=group[problems[:1]], rows=data.members[number])
 
+    def curvature_at(self, points: Tensor, usual: Tensor) -> Tensor:
+        """(K, P) diagonal of the Hessian of all problems at points (K, P), without the penalties.
+
+        Args:
+            points: where.
+            usual: (K, P) the curvature at the start; kept for problems that are `SURE` of their
+                rows there: what is left of theirs hangs on a few rows and changes on the way.
+        """
+        blocks = self.shift(points, self.means)
+        found = torch.empty_like(blocks)
+        for sweep in self._sweeps(self.group):
+            own = blocks[sweep.problems]
+            matrix = own.transpose(0, 1).reshape(self.data.num_classes * len(own), -1)
+            squares, sums = torch.zeros_like(matrix), torch.zeros_like(matrix)
+            for inputs, _, shares in self._chunks(sweep, len(matrix), matrix.element_size()):
+                chance = (inputs @ matrix.T).view(len(inputs), self.data.num_classes, -1).softmax(1)
+                weight = (chance * (1 - chance) * shares[:, None, :]).view(len(inputs), -1).T
+                squares.addmm_(weight, inputs.square())
+                sums.addmm_(weight, inputs)
+            shape = (self.data.num_classes, len(own), -1)
+            squares, sums = (part.view(shape).transpose(0, 1) for part in (squares, sums))
+            means = self.means[sweep.problems][:, None]
+            squares[..., :-1] += means * (means * sums[..., -1:] - 2 * sums[..., :-1])
+            found[sweep.problems] = squares
+        fresh = found.flatten(1)
+        unsure = fresh.sum(1) > SURE * usual.sum(1)
+        fresh = torch.maximum(fresh, LEAST_CURVATURE * usual)
+        return torch.where(unsure[:, None], fresh, usual)
+
     def _sweep(self, blocks: Tensor, sweep: _Sweep) -> tuple[Tensor, Tensor]:
         """Values (A,) and gradients (A, C, E + 1) at (A, C, E + 1), without the penalties."""
-        data, count = self.data, len(blocks)
-        matrix = blocks.transpose(0, 1).reshape(data.num_classes * count, -1)  # (C A, E + 1)
+        count = len(blocks)
+        matrix = blocks.transpose(0, 1).reshape(self.data.num_classes * count, -1)  # (C A, E + 1)
         value = torch.zeros(count, dtype=torch.float64, device=blocks.device)
         total = torch.zeros_like(matrix)
-        num_rows = len(data.labels) if sweep.rows is None else len(sweep.rows)
-        size = LOGIT_BYTES // (len(matrix) * matrix.element_size())
-        for part in slices(num_rows, min(size, MOST_ROWS)):
-            rows = part if sweep.rows is None else sweep.rows[part]
-            inputs = data.inputs[rows]
-            shares = data.shares[rows][:, sweep.columns]
-            loss, residual = self._residuals(inputs @ matrix.T, data.labels[rows], shares)
+        for inputs, labels, shares in self._chunks(sweep, len(matrix), matrix.element_size()):
+            loss, residual = self._residuals(inputs @ matrix.T, labels, shares)
             value += loss
             total.addmm_(residual.T, inputs)
-        return value, total.view(data.num_classes, count, -1).transpose(0, 1)
+        return value, total.view(self.data.num_classes, count, -1).transpose(0, 1)
+
+    def _chunks(
+        self, sweep: _Sweep, columns: int, item_bytes: int
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Inputs, labels and shares of a sweep's rows, some at a time.
+
+        Args:
+            sweep: which rows, and of which weightings.
+            columns: of logits, for the size of a chunk.
+            item_bytes: of one of them.
+        """
+        data = self.data
+        num_rows = len(data.labels) if sweep.rows is None else len(sweep.rows)
+        for part in slices(num_rows, min(LOGIT_BYTES // (columns * item_bytes), MOST_ROWS)):
+            rows = part if sweep.rows is None else sweep.rows[part]
+            yield data.inputs[rows], data.labels[rows], data.shares[rows][:, sweep.columns]
 
     def _residuals(self, logits: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted losses (A,) and weighted residuals p - onehot (rows, C A) of some rows."""

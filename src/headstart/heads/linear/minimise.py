@@ -183,12 +183,15 @@ def _round(evaluate: Evaluate, active: _Active) -> None:
 def _is_low(active: _Active, decrease: float) -> Tensor:
     """(A,) bool: a share `decrease` of the value above the minimum at most, or no more comes.
 
-    -slope / 2 is what a step would gain if the direction's matrix were the inverse Hessian.  Along
-    hardly curved directions rounding of the gradient alone can keep it above any bound.
+    -slope / 2 is what a step would gain if the direction's matrix were the inverse Hessian; before
+    the memory is full it is not, and a warm start would end at once (2 % above the minimum on
+    60,000 rows).  Along hardly curved directions rounding of the gradient alone can keep it above
+    any bound.
     """
     tiny = torch.finfo(active.value.dtype).tiny  # times infinity it is a bound, 0 would be none
     bound = decrease * active.value.abs().clamp_min(tiny)
-    return (-active.slope / 2 <= bound) | (active.gain <= STALLED * bound)
+    told = (active.count >= MEMORY) | torch.isinf(bound)
+    return (told & (-active.slope / 2 <= bound)) | (active.gain <= STALLED * bound)
 
 
 def _is_good_step(active: _Active, value: Tensor, slope: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ shares the fixed cost of some thirty calls; beyond, one by one is as fast or fas
 arrays of one problem still fit. So as many problems go together as `TOGETHER_BYTES` holds, which
 for 512 and 64 units on wide features is one or two; measured by `benchmarks/mlp_heads.py`.
 Several such stacks go at once, each on its share of the threads (`fit_stacks`), to the same bits:
-five problems of 512 and 64 units on 16,000 x 1,280 on two cores took 5.9 s instead of 10.4 and 13.4.
+five problems of 512 and 64 units on 16,000 x 1,280 on two cores took 5.9 s, before 10.4 and 13.4.
 
 Rejected: recorded gradients (torch.autograd); one stack for all problems whatever its size;
 gathering a whole epoch beforehand (the features K times in memory, read from there twice).

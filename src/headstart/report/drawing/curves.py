@@ -35,7 +35,7 @@ FOLLOWED: tuple[tuple[str, tuple[Kind, ...]], ...] = tuple(
         (
             ("accent", INNER, f"inner_{inner}"),
             ("accent", INNER, f"held_{plain}"),
-            ("c2", TRAINED, f"train_{plain}"),
+            ("c2 d2", TRAINED, f"train_{plain}"),
         ),
     )
     for title, inner, plain in (("Log loss", "log_loss", "loss"), ("Accuracy", *["accuracy"] * 2))
@@ -135,7 +135,7 @@ def class_lines(curves: Sequence[tuple[str, Sequence[Point]]]) -> list[Line]:
     """A coloured line a class; of many classes the mean, and a band where most of them run."""
     if len(curves) <= MOST_COLOURS:
         return [
-            Line(name=name, points=points, look=f"c{i + 1}")
+            Line(name=name, points=points, look=f"c{i + 1} d{i + 1}")
             for i, (name, points) in enumerate(curves)
         ]
     grid = np.linspace(0, 1, GRID)

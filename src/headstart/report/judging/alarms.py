@@ -229,6 +229,14 @@ def leak_alarms(run: StoredRun, *, medical: bool) -> Iterator[Alarm]:
             text=f"{counted(len(groups.across), 'group')} with images to learn from and to test "
             f"on: {listed(list(groups.across))}. The test accuracy is too high.",
         )
+    if groups.aside and "leak-groups" not in audited:
+        yield Alarm(
+            level="warning",
+            title="Groups in the calibration part and elsewhere",
+            text=f"{counted(len(groups.aside), 'group')} with images to set thresholds on and in "
+            f"another part: {listed(list(groups.aside))}. Sets and thresholds promise nothing "
+            "then.",
+        )
     if medical and not groups.total:
         yield Alarm(
             level="warning",
@@ -299,14 +307,18 @@ def figure_alarms(run: StoredRun) -> Iterator[Alarm]:
             "More test images would narrow it.",
         )
     if tested["low"] is not None and crossed["low"] is not None:
+        above = (
+            " (The final model learnt from more images than each fold, which explains a little.)"
+        )
         apart = tested["high"] < crossed["low"] or tested["low"] > crossed["high"]
         if apart:
             yield Alarm(
                 level="warning",
                 title="Test part and cross-validation disagree",
                 text=f"Test {with_interval(tested)}, cross-validation {with_interval(crossed)}: "
-                "further apart than their intervals. Look how they were made. (The final model "
-                "learnt from more images than each fold, which explains a little.)",
+                "further apart than their intervals. Look how they were made."
+                + above
+                * (tested["low"] > crossed["high"]),
             )
     decided = run.metrics["test"].get("decision")
     folded = run.metrics["cross_validation"].get("decision") or {}

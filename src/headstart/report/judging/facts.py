@@ -30,11 +30,13 @@ class Parts:
     Attributes:
         learnt: images a class that may be learnt from, in class order.
         tested: images a class of the test part, in class order.
+        kept: images a class of the calibration part, in class order.
         num_folds: cross-validation folds.
     """
 
     learnt: tuple[int, ...]
     tested: tuple[int, ...]
+    kept: tuple[int, ...]
     num_folds: int
 
 
@@ -62,11 +64,13 @@ class Groups:
     Attributes:
         total: how many groups, 0 where none were given.
         across: groups with images in training and in test part.
+        aside: groups with images in the calibration part and in another one.
         folds: groups with images in several folds.
     """
 
     total: int
     across: tuple[str, ...]
+    aside: tuple[str, ...]
     folds: tuple[str, ...]
 
 
@@ -78,12 +82,14 @@ def count_parts(run: StoredRun) -> Parts:
     if counts:
         learnt = tuple(counts["train", name] for name in names)
         tested = tuple(counts["test", name] for name in names)
+        kept = tuple(counts["calibration", name] for name in names)
     else:
         matrix = run.metrics["test"].get("confusion_matrix") or [[0]] * len(names)
         tested = tuple(sum(row) for row in matrix)
         whole = run.record["data"]["class_counts"]
         learnt = tuple(int(a) - b for a, b in zip(whole, tested, strict=True))
-    return Parts(learnt=learnt, tested=tested, num_folds=int(folds))
+        kept = (0,) * len(names)
+    return Parts(learnt=learnt, tested=tested, kept=kept, num_folds=int(folds))
 
 
 def find_duplicates(run: StoredRun) -> Duplicates:
@@ -107,7 +113,7 @@ def find_duplicates(run: StoredRun) -> Duplicates:
     folds = 0
     for rows in several:
         parts = {row["part"] for row in rows}
-        if len(parts) > 1:
+        if parts >= {"train", "test"}:
             across.extend(row["path"] for row in rows if row["part"] == "test")
         if len({row["label"] for row in rows}) > 1:
             labels.extend(row["path"] for row in rows)
@@ -127,7 +133,8 @@ def follow_groups(run: StoredRun) -> Groups:
                 folds.setdefault(group, set()).add(row.get("fold", ""))
     return Groups(
         total=len(parts),
-        across=tuple(sorted(g for g, p in parts.items() if len(p) > 1)),
+        across=tuple(sorted(g for g, p in parts.items() if p >= {"train", "test"})),
+        aside=tuple(sorted(g for g, p in parts.items() if "calibration" in p and len(p) > 1)),
         folds=tuple(sorted(g for g, f in folds.items() if len(f) > 1)),
     )
 
@@ -200,6 +207,11 @@ def phases(times: Mapping[str, Any]) -> dict[str, float]:
 def total_seconds(times: Mapping[str, Any]) -> float:
     """Seconds of all phases, none counted twice."""
     return sum(value for name, value in phases(times).items() if name not in INNER_PHASES)
+
+
+def time_in_all(record: Mapping[str, Any]) -> str:
+    """'in all', or since when, where a run was killed on its way and kept no count of before."""
+    return "since it was resumed" if record.get("times_lost") else "in all"
 
 
 def option_words(settings: Mapping[str, Any]) -> list[str]:

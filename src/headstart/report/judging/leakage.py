@@ -83,9 +83,7 @@ def preprocessing_together(run: StoredRun) -> tuple[str, str]:
 def selection_together(run: StoredRun) -> tuple[str, str]:
     """L1.3."""
     chosen = [
-        name
-        for name in ("layers", "penalty", "epochs", "strategy")
-        if name in (run.record.get("choice") or {})
+        name for name in ("layers", "penalty", "epochs") if name in (run.record.get("choice") or {})
     ]
     what = f"The final {listed(chosen)}" if chosen else "Every setting of the fit"
     return (

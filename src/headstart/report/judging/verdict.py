@@ -11,6 +11,8 @@ from headstart.report.judging.facts import (
     best_rival,
     commonest_share,
     count_parts,
+    find_duplicates,
+    follow_groups,
     rival_label,
     rival_sample,
 )
@@ -23,6 +25,7 @@ from headstart.report.wording import (
     percent,
 )
 from headstart.runs.files.record import has_leaking_test
+from headstart.runs.settings.run import is_logistic_probe
 
 Bars = list[dict[str, object]]
 
@@ -61,9 +64,12 @@ def how_well(run: StoredRun) -> str:
     count = run.metrics["test"]["num_images"]
     ends = interval_text(figure)
     leaking = has_leaking_test(run.record)
+    crossing = find_duplicates(run).across or follow_groups(run).across
     seen = (
         "but images stand on both sides (leaks were allowed), so this is no test"
         if leaking
+        else "some of which it has learnt from"
+        if crossing
         else "images it had never seen"
     )
     inside = f" (95\u00a0% interval {ends})" if ends else ""
@@ -92,7 +98,10 @@ def against_what(run: StoredRun) -> str:
 def more_data(run: StoredRun) -> str:
     """Whether more images would help."""
     told = str((run.metrics.get("learning_curve") or {}).get("verdict") or "")
-    return f"Would more images help? {told}" if told else ""
+    if not told:
+        return ""
+    of = "" if is_logistic_probe(run.settings) else "(A logistic head on frozen features.) "
+    return f"Would more images help? {of}{told}"
 
 
 def loudest(alarms: Sequence[Alarm], run: StoredRun) -> str:

@@ -17,6 +17,7 @@ CLAIM_FILE = "claim.yaml"
 WORDS = ("medical", "intended_use", "limits", "data_licence", "contact")
 NUM_ITEMS = 44
 
+QUOTES = ('"', "'")
 _KEY = re.compile(r"^(?P<key>[A-Za-z_]+|\d+|\"\d+\"|'\d+')\s*:(?:\s+(?P<text>.*))?$")
 
 
@@ -87,15 +88,17 @@ def _refused(name: str, count: int, what: str) -> UsageError:
 def _joined(lines: list[str]) -> str:
     """The text of one answer: a block with its lines, or one paragraph without its quotes."""
     head, rest = lines[0], [line.strip() for line in lines[1:]]
+    if head[:1] not in QUOTES:  # a comment behind the key, as the template has, is no answer
+        head = re.sub(r"(^|\s+)#.*$", "", head)
     if head in ("|", "|-", "|+"):
         return "\n".join(rest).strip()
     if head in (">", ">-", ">+"):
         head = ""
     paragraph = " ".join(part for part in [head, *rest] if part)
-    for quote in ('"', "'"):
+    for quote in QUOTES:
         if len(paragraph) > 1 and paragraph[0] == paragraph[-1] == quote:
             return paragraph[1:-1].replace(quote * 2 if quote == "'" else '\\"', quote)
-    return re.sub(r"\s+#.*$", "", paragraph) if not rest else paragraph
+    return paragraph
 
 
 def write_template(folder: Path, items: list[tuple[int, str]]) -> Path:

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 
 from headstart.report.judging.alarms import Alarm, shortcuts_of
 from headstart.report.judging.decision import decision_sentence
-from headstart.report.judging.facts import count_parts, follow_groups, shell_words, total_seconds
+from headstart.report.judging.facts import (
+    count_parts,
+    find_duplicates,
+    follow_groups,
+    shell_words,
+    time_in_all,
+    total_seconds,
+)
 from headstart.report.judging.mistakes import confused_pairs, scores_by
 from headstart.report.reading import StoredRun
 from headstart.report.wording import (
@@ -62,6 +69,12 @@ SECTIONS: tuple[tuple[str, tuple[tuple[int, str], ...]], ...] = (
         (38, "Accuracy with 95 % interval"), (39, "Failures"))),
     ("Discussion", ((40, "Limitations"), (41, "Implications"))),
     ("Other information", ((42, "Protocol"), (43, "Availability"), (44, "Funding"))),
+)  # fmt: skip
+
+# What the user may have set of a training, beside what the run chose.
+TOLD_SETTINGS = (
+    "trainable", "lr", "epochs", "batch_size", "optimizer", "weight_decay", "schedule",
+    "augment", "class_weights", "hidden", "dropout", "views",
 )  # fmt: skip
 
 
@@ -143,25 +156,43 @@ def preprocessing(run: StoredRun) -> str:
 def partitions(run: StoredRun) -> str:
     """Item 19."""
     parts = count_parts(run)
-    aside = sum(row["part"] == "calibration" for row in run.splits)
+    aside = sum(parts.kept)
     kept = f"{counted(aside, 'image')} for thresholds alone, " if aside else ""
     return (
-        f"{counted(sum(parts.learnt), 'image')} for training in {parts.num_folds} stratified "
-        f"folds, {kept}{counted(sum(parts.tested), 'image')} for the internal test "
+        f"{counted(sum(parts.learnt), 'image')} for training in {folds_of(run)}, {kept}"
+        f"{counted(sum(parts.tested), 'image')} for the internal test "
         f"({run.metrics['test'].get('origin', 'held out')}); seed {run.record.get('seed')}."
     )
 
 
+def folds_of(run: StoredRun) -> str:
+    """How the training part was folded, in words."""
+    count = count_parts(run).num_folds
+    scheme = str((run.record.get("splits") or {}).get("scheme") or "stratified")
+    if scheme == "stratified":
+        return f"{count} stratified folds"
+    if scheme == "given":
+        return f"{count} folds that were given"
+    return f"{count} folds ({scheme.replace('-', ' ')})"
+
+
 def level(run: StoredRun) -> str:
     """Item 20."""
-    groups = follow_groups(run)
+    groups, twins = follow_groups(run), find_duplicates(run)
+    splits = run.record.get("splits") or {}
+    leaks = ""
+    if splits.get("leaks") or splits.get("fold_leaks") or twins.across:
+        leaks = " Partitions are NOT disjoint: the same or nearly the same images stand in several."
     if not groups.total:
-        return "Image. No groups (patients) were given to the run."
-    if groups.across or groups.folds:
-        return f"Groups are not disjoint: {listed(list(groups.across or groups.folds))}."
+        return f"Image. No groups (patients) were given to the run.{leaks}"
+    torn = list(groups.across or groups.aside or groups.folds)
+    if torn:
+        return f"Groups are not disjoint: {listed(torn)}.{leaks}"
     by = run.settings.get("group_by")
     how = f" ({by})" if by else ""
-    return f"Group{how}: {counted(groups.total, 'group')}, each whole in one part and one fold."
+    return (
+        f"Group{how}: {counted(groups.total, 'group')}, each whole in one part and one fold.{leaks}"
+    )
 
 
 def model(run: StoredRun) -> str:
@@ -202,12 +233,16 @@ def initialisation(run: StoredRun) -> str:
 def training(run: StoredRun) -> str:
     """Item 25."""
     choice = run.record.get("choice") or {}
-    kept = {
-        name: value
-        for name, value in choice.items()
-        if name not in ("backbone", "head", "model_digest", "locked")
+    left_out = {"backbone", "head", "model_digest", "locked", "strategy"}
+    if choice.get("head") != "logistic":
+        left_out.add("gradient_tolerance")  # of the fit of logistic heads
+    kept = {name: value for name, value in choice.items() if name not in left_out}
+    given = {
+        name: run.settings[name]
+        for name in TOLD_SETTINGS
+        if run.settings.get(name) not in (None, "", "none") and name not in kept
     }
-    settings = ", ".join(f"{name} {value}" for name, value in kept.items())
+    settings = ", ".join(f"{name} {value}" for name, value in (kept | given).items())
     strategy = run.settings.get("strategy") or "probe"
     how = (
         "the backbone stays frozen and the head is fitted on its features"
@@ -218,13 +253,15 @@ def training(run: StoredRun) -> str:
     return (
         f"{how[:1].upper()}{how[1:]}; {settings}; {engine.get('device', '')} in "
         f"{engine.get('precision', '')}; seed {run.record.get('seed')}; "
-        f"{total_seconds(run.record.get('times') or {}):.0f} s in all."
+        f"{total_seconds(run.record.get('times') or {}):.0f} s {time_in_all(run.record)}."
     )
 
 
 def final_choice(run: StoredRun) -> str:
     """Item 26."""
     count = int((run.record.get("splits") or {}).get("inner_folds") or 1)
+    if "penalty" not in (run.record.get("choice") or {}):
+        count = 1  # epochs and what else is not a penalty are chosen on one part
     where = f"{count} inner folds" if count > 1 else "an inner part"
     return (
         f"Settings were chosen on {where} of every training fold (nested cross-validation), "
@@ -251,9 +288,18 @@ def measures(run: StoredRun) -> str:
     if decided:
         about = (
             f" For '{decided['positive']}' sensitivity, specificity and predictive values at the "
-            f"threshold {decided['threshold']:.4g} ({decided['rule']}, chosen out of fold)."
+            f"threshold {decided['threshold']:.4g} ({chosen_how(str(decided['rule']))})."
         )
     return f"{', '.join(names)}; precision, recall and F1 of every class; confusion matrix.{about}"
+
+
+def chosen_how(rule: str) -> str:
+    """Where a threshold comes from: a number was given beforehand, a rule chose out of fold."""
+    try:
+        float(rule)
+    except ValueError:
+        return f"{rule}, chosen out of fold"
+    return "given beforehand"
 
 
 def uncertainty(run: StoredRun) -> str:
@@ -274,7 +320,8 @@ def robustness(run: StoredRun, alarms: Sequence[Alarm]) -> str:
     battery = shortcuts_of(run)
     if battery:
         asked.append(f"shortcuts ({listed([entry['name'] for entry in battery], 8)})")
-    if run.measured("outliers"):
+    outliers = run.measured("outliers")
+    if any(outliers.get(name) for name in ("classes_left_out", "far", "auroc")):
         asked.append("images unlike the training images")
     sources = {row.get("source") for row in run.splits} - {"", None}
     if len(sources) > 1:
@@ -298,13 +345,17 @@ def internal_test(run: StoredRun) -> str:
 def flow(run: StoredRun) -> str:
     """Item 35."""
     data, parts = run.record["data"], count_parts(run)
+    aside = any(parts.kept)
+    rows = zip(run.class_names, parts.learnt, parts.kept, parts.tested, strict=True)
     classes = "; ".join(
-        f"{name}: {learnt} training, {tested} test"
-        for name, learnt, tested in zip(run.class_names, parts.learnt, parts.tested, strict=True)
+        f"{name}: {learnt} training, {f'{kept} for thresholds, ' * aside}{tested} test"
+        for name, learnt, kept, tested in rows
     )
+    for_thresholds = f"{sum(parts.kept):,} for thresholds alone, " * aside
     return (
         f"{counted(data['num_images'], 'image')} found, {data.get('num_left_out', 0)} unreadable "
-        f"and left out, {sum(parts.learnt):,} for training, {sum(parts.tested):,} for the test. "
+        f"and left out, {sum(parts.learnt):,} for training, {for_thresholds}"
+        f"{sum(parts.tested):,} for the test. "
         f"{classes}."
     )
 

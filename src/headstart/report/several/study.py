@@ -93,6 +93,7 @@ def study_view(stored: StoredComparison, anchors: Mapping[str, str]) -> dict[str
         "rows": rows,
         "tested": [row for row in rows if row["tested"]["value"] is not None],
         "stamp": test["stamp"],
+        "leaks": record.get("leaks") or [],
         "sentences": sentences(record),
         "charts": [c for c in (time_chart(record, *cost) for cost in COSTS) if c is not None],
         "pairs": pair_rows(record["pairs"]),

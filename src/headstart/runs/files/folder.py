@@ -9,7 +9,7 @@ from pathlib import Path
 
 from headstart.bundle.classifier import MODEL_FOLDER
 from headstart.bundle.format import read_bundle
-from headstart.errors import UsageError
+from headstart.errors import UsageError, quoted
 from headstart.files import LOCK_NAME, check_vacant, locked, make_folder
 from headstart.records import ImageTable
 from headstart.runs.files import outputs
@@ -18,6 +18,7 @@ from headstart.runs.files.record import RUN_FILE, RunFile, table_digest
 from headstart.runs.settings.run import RunSettings
 
 FINISHED = "finished"
+LOCKED = "locked"  # by a comparison, which keeps the test part closed
 AUDIT_FILES = ("audit.json", "audit.txt", "duplicates.png")
 
 
@@ -73,8 +74,15 @@ def remove_begun(folder: Path, *, existed: bool) -> None:
 
 
 def is_finished(run_file: RunFile) -> bool:
-    """Whether the record says so and the model and the figures are there."""
-    if run_file.record["status"] != FINISHED:
+    """Whether the record says so and the model and the figures are there.
+
+    Raises:
+        UsageError: it is a comparison's candidate, whose test part the comparison opens or nobody.
+    """
+    status = run_file.record["status"]
+    if status == LOCKED:
+        raise UsageError(unfinished(run_file.folder, status))
+    if status != FINISHED:
         return False
     try:
         read_bundle(run_file.folder / MODEL_FOLDER)
@@ -82,3 +90,17 @@ def is_finished(run_file: RunFile) -> bool:
     except UsageError:  # a BundleError is one
         return False
     return True
+
+
+def unfinished(folder: Path, status: object) -> str:
+    """Why a run that is not finished has no figures, and what to do: two sentences."""
+    if status == LOCKED:
+        return (
+            f"'{folder}' is a candidate whose test part its comparison keeps closed. "
+            "To open that of all candidates, which is stamped: headstart compare --resume "
+            f"--test-all --out {quoted(folder.resolve().parent)}"
+        )
+    return (
+        f"The run '{folder}' is not finished. Go on with: headstart run --resume --out "
+        f"{quoted(folder)}"
+    )

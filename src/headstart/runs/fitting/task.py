@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,7 @@ from headstart.heads import InnerRows, Layers, apply_class_weights, mean_feature
 from headstart.inference import FeatureExtractor
 from headstart.progress import Progress
 from headstart.records import Features, ImageTable, Integers, Split
+from headstart.runs.files.folder import FINISHED
 from headstart.runs.parts.units import Units
 from headstart.runs.settings.run import RunSettings
 
@@ -29,6 +30,7 @@ ANSWERED_ROWS = 8192  # images whose features are in memory at once
 
 if TYPE_CHECKING:
     from headstart.finetune.records.profiling import Span
+    from headstart.runs.files.record import RunFile
     from headstart.runs.fitting.logistic import LogisticFitting
     from headstart.runs.views import RunViews
 
@@ -51,6 +53,27 @@ class Clock:
             wall, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
             self.seconds[name] = round(self.seconds.get(name, 0.0) + wall, 3)
             self.cpu_seconds[name] = round(self.cpu_seconds.get(name, 0.0) + cpu, 3)
+
+    @contextmanager
+    def going_on(self, run_file: RunFile) -> Iterator[None]:
+        """Add what a run took until it was interrupted, and keep the sum where it is again.
+
+        A run that was killed kept nothing: its times are those since then, and its record says so.
+        """
+        record = run_file.record
+        earlier: dict[str, float] = {} if record["status"] == FINISHED else record["times"]
+        pairs = ((self.seconds, earlier), (self.cpu_seconds, record.get("cpu_times") or {}))
+        for seconds, before in pairs if earlier else ():
+            for name, value in before.items():
+                seconds[name] = round(seconds.get(name, 0.0) + value, 3)
+        if "splits" in record and not earlier and record["status"] != FINISHED:
+            run_file.update(times_lost=True)
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # what is raised matters more
+                run_file.update(times=dict(self.seconds), cpu_times=dict(self.cpu_seconds))
+            raise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -237,6 +237,13 @@ class RunSettings:
         return kept
 
 
+def is_logistic_probe(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's model is what its learning curve is drawn for."""
+    return (settings.get("strategy") or PROBE, settings.get("head") or "logistic") == (
+        PROBE, "logistic",
+    )  # fmt: skip
+
+
 def strategy_name(name: str) -> str:
     """The registered name of a strategy; the probe, which is no training, needs no such room.
 
