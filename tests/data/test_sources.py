@@ -96,6 +96,11 @@ def test_two_spellings_of_one_class_are_refused(tmp_path):
     assert "differ only in how an accent is stored" in message
 
 
+def test_loose_images_are_told(pets):
+    plant(pets, "loose.png", "other.jpg", "notes.txt")
+    assert "2 images lie beside the class folders and take no part" in load_table(pets).notes[-1]
+
+
 def test_leftovers_and_loose_files_are_passed_over(pets):
     plant(pets, "loose.png", ".hidden/1.png", "__MACOSX/cat/1.png", "cat/.2.png", "cat/._1.png")
     for name in ("metadata.csv", "Thumbs.db", "cat/Thumbs.db", "cat/.DS_Store", "cat/desktop.ini"):

@@ -163,6 +163,14 @@ def _walk(directory: Path, prefix: str, above: _Ancestors) -> Iterator[str]:
             yield name
 
 
+def count_loose(directory: Path) -> int:
+    """How many images lie in a folder itself, not in folders of it."""
+    return sum(
+        Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_dir(entry)
+        for entry in _entries(directory)
+    )
+
+
 def _is_file_or_lost(path: str) -> bool:
     """A regular file, or a link to nothing: the latter fails when read, and is named then."""
     try:

@@ -19,6 +19,7 @@ from headstart.data.converted.names import COMPLETE, STATE_FILE, folder_classes
 from headstart.data.folders import (
     class_name,
     close_names,
+    count_loose,
     find_images,
     find_labelled,
     find_test,
@@ -270,8 +271,15 @@ def _labelled(
 ) -> Collection:
     """Class folders with their metadata file and what is odd about their names."""
     collection = with_metadata(directory, images, subject, wanted)
-    notes = (*class_notes(image.label for image in images), *collection.notes)
-    return replace(collection, notes=notes)
+    notes = [*class_notes(image.label for image in images), *collection.notes]
+    loose = count_loose(directory)
+    if loose:
+        lie = "image lies" if loose == 1 else "images lie"
+        notes.append(
+            f"{loose:,} {lie} beside the class folders and take no part. Put each into the folder "
+            "of its class."
+        )
+    return replace(collection, notes=tuple(notes))
 
 
 def _is_builtin(data: str | Path) -> bool:

@@ -36,10 +36,10 @@ from headstart.runtime import Execution, cpu_stops_at_avx2
 
 EAGER, OPENVINO = "eager", "openvino"
 PASS_ENGINES = ("auto", EAGER, OPENVINO)
-# Beginnings of architecture names. Depthwise convolutions and swish are what PyTorch is slow at.
-FAMILIES = ("efficientnet", "tf_efficientnet", "mobilenet", "densenet")
+# Beginnings of architecture names. Depthwise convolutions and swish are what PyTorch is slowest at.
+FAMILIES = ("efficientnet", "tf_efficientnet", "mobilenet", "densenet", "resnet", "vit_")
 # On vectors of 256 bits PyTorch's convolutions lag further behind (in float32; bf16 is slow there).
-NARROW_FAMILIES = ("resnet", "vgg", "vit_")
+NARROW_FAMILIES = ("vgg",)
 WORTH, WORTH_SIZE = 20_000, 128
 HINTS = {"bfloat16": "bf16", "float32": "f32"}
 
