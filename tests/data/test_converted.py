@@ -17,6 +17,7 @@ from headstart.data import load_table
 from headstart.data.converted import ConversionSettings, convert_table
 from headstart.data.converted.names import STATE_FILE, folder_names
 from headstart.data.decoding import decode
+from headstart.data.sources import load_unlabelled_or_labelled
 from headstart.errors import DataError, OutputError, UsageError
 from headstart.progress import Progress
 from headstart.records import ImageTable
@@ -345,10 +346,22 @@ def test_what_is_half_converted_is_not_learnt_from(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         convert(table, tmp_path / "out", progress=Stopped())
     (tmp_path / "out" / "cat").mkdir(exist_ok=True)
-    with pytest.raises(DataError, match="a conversion that was not finished"):
+    with pytest.raises(DataError, match="of a conversion that was not finished"):
         load_table(tmp_path / "out")
+    with pytest.raises(DataError, match="was not finished"):
+        load_table(tmp_path / "in", test_data=tmp_path / "out")
+    with pytest.raises(DataError, match="was not finished"):
+        load_unlabelled_or_labelled(tmp_path / "out" / "cat", ("cat", "dog"))
     convert(table, tmp_path / "out")
     assert len(load_table(tmp_path / "out")) == 4
+
+
+def test_a_user_s_own_sheet_stays(tmp_path):
+    table = pictures_of(tmp_path / "in", "a.png", "b.png", "c.png", "d.png")
+    convert(table, tmp_path / "out")
+    (tmp_path / "out" / "metadata.csv").write_text("path,group\ncat/00001.png,g\n")
+    assert convert(table, tmp_path / "out").kept == 4
+    assert (tmp_path / "out" / "metadata.csv").exists()
 
 
 def test_one_split_alone_is_no_folder(tmp_path):

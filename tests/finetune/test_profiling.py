@@ -94,8 +94,8 @@ def test_the_figure_says_what_trains():
     figure = plan_figure(plan, "staged")
     FigureCanvasAgg(figure).draw()
     head, tuning = figure.axes
-    assert "0 of 792 learn (0%)" in head.get_title()
-    assert "676 of 792 learn (85%)" in tuning.get_title()
+    assert "backbone: rests" in head.get_title()
+    assert "backbone: 676 of 792 learn (85%)" in tuning.get_title()
     bars = [bar.get_width() for bar in tuning.patches]
     assert bars[:3] == pytest.approx([0, 228 / 792, 448 / 792])
     assert bars[3:] == pytest.approx([116 / 792, 0, 0])

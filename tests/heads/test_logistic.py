@@ -283,6 +283,19 @@ def test_protocol_equals_the_loop_written_out():
     assert result.final_penalty == float(best)
 
 
+def test_rows_of_one_class_end():
+    """The objective has no minimum but 0, and no share of it is near enough."""
+    features, _ = make_blobs(40)
+    labels = torch.zeros(40, dtype=torch.int64)
+    for tolerance in (1e-3, 1e-4):
+        fit = fit_logistic(
+            features, labels, torch.ones(3, 40, dtype=features.dtype),
+            torch.tensor([1e-4, 1e-2, 1.0]), 2, tolerance=tolerance,
+        )  # fmt: skip
+        assert fit.converged.all()
+        assert fit.iterations.max() < 60
+
+
 def test_scored_rows_never_influence_their_fold():
     """Other features in fold 0's scored rows leave fold 0's head, choice and tables as they are."""
     arguments = make_protocol()

@@ -485,12 +485,24 @@ def test_stacks_at_once_are_stacks_one_after_the_other(monkeypatch):
 def test_one_stack_that_fails_ends_them_all(monkeypatch):
     features, labels = make_blobs()
     weights = make_folds(len(labels), 3)
-    settings = replace(TINY, lr=1e30, epochs=4000)
+    finish, ended = steps.Problem.finish_epoch, []
+
+    def fail_in_the_first(problem, parameters, keep_best):
+        ended.append(problem.place)
+        if problem.place == 0 and len(problem.figures) == 2:
+            raise UsageError("Training diverged")
+        finish(problem, parameters, keep_best)
+
+    monkeypatch.setattr(steps.Problem, "finish_epoch", fail_in_the_first)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         with pytest.raises(UsageError, match="diverged"):
-            fit_mlps(features, labels, weights, 3, settings, seed=5, plan=FitPlan(at_once=1))
+            fit_mlps(
+                features, labels, weights, 3, replace(TINY, epochs=5000), seed=5,
+                plan=FitPlan(at_once=1),
+            )  # fmt: skip
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+    assert len(ended) < 5000  # of 10,000 that the others had before them

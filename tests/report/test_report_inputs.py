@@ -122,6 +122,8 @@ ANSWERS = """\
 1: A title
 "2": "quoted: with a colon"
 3: 'it''s quoted'
+9: "quoted"   # behind it
+10: ''   # nothing
 4: begins here
   and goes on here
 5: |
@@ -229,7 +231,8 @@ def test_where_a_threshold_comes_from(rule, told):
 
 def test_evaluate_passes_over_no_option(tmp_path):
     run = make_run(tmp_path / "run")
-    for options in (["--group-by", "patient"], ["--out", tmp_path / "x"], ["--ood-data", "digits"]):
+    for options in (["--group-by", "patient"], ["--out", tmp_path / "x"], ["--ood-data", "digits"],
+                    ["--engine", "onnx-int8"]):  # fmt: skip
         done = CliRunner().invoke(app, ["evaluate", str(run), *map(str, options)])
         assert "needs labelled pictures to measure on" in str(done.exception)
     both = ["evaluate", str(run), str(run), "--data", "digits", "--prevalence", "0.1"]

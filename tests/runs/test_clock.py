@@ -37,10 +37,13 @@ def test_what_was_done_before_an_interruption_counts():
     again = Clock(seconds={"network": 0.5})
     with again.going_on(run_file):
         assert again.seconds == {"network": 1.5, "folds": 3600.0}
+        assert run_file.record["timing"]
+    assert "times_lost" not in run_file.record
+    assert not run_file.record["timing"]
 
 
 def test_a_killed_run_says_since_when_its_times_count():
-    killed = begun(splits={})
+    killed = begun(timing=True)  # even before its images were split
     with Clock().going_on(killed):
         pass
     assert killed.record["times_lost"]

@@ -166,6 +166,13 @@ def test_names_count_beyond_this_machine_too(served_bundle, monkeypatch):
             ("[fe80::1]:80", 200), ("evil.example", 403), ("", 403),
         ):  # fmt: skip
             assert live.client.get("/model", headers={"host": host}).status_code == status, host
+        here = {"host": "192.168.1.20:8000"}
+        for origin, status in (
+            ("http://192.168.1.20:8000", 200), ("http://model.lan", 200),
+            ("http://203.0.113.7", 403), ("http://192.168.1.20:9999", 403),
+        ):  # fmt: skip
+            sent = live.client.get("/model", headers={**here, "origin": origin})
+            assert sent.status_code == status, origin
 
 
 @pytest.mark.parametrize(

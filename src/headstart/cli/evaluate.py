@@ -56,8 +56,10 @@ def command(
         compare_two((model, other), data, engine, options, json=json)
         return
     if data is None:
+        engines = {"engine": engine, "device": device, "precision": precision}
+        changed = {k: v for k, v in engines.items() if v not in ("torch", "auto")}
         refuse(
-            alone | {"out": out, "columns": columns, "group-by": group_by},
+            {**alone, "out": out, "columns": columns, "group-by": group_by, **changed},
             "needs labelled pictures to measure on: name them by --data",
         )
         figures = own_figures(Path(model))

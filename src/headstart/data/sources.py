@@ -226,7 +226,6 @@ def _collect(
     place: Path, subject: str, wanted: dict[str, str], *, skip: Path | None = None
 ) -> Collection:
     """Everything that a file or folder holds, by what it is."""
-    _refuse_half_converted(place if place.is_dir() else place.parent, subject)
     if place.is_file():
         if is_parquet_pack(place):
             return read_packs([place], subject, wanted)
@@ -248,22 +247,27 @@ def _collect(
     return _labelled(place, find_labelled(place, subject, skip=skip), subject, wanted)
 
 
-def _refuse_half_converted(folder: Path, subject: str) -> None:
+def _refuse_half_converted(place: Path, subject: str) -> None:
     """Refuse a conversion that was interrupted: its sheet and its pictures may be of two calls.
+
+    Args:
+        place: its folder, a part of it, or its manifest.
+        subject: names it.
 
     Raises:
         DataError: it is one.
     """
-    try:
-        about = read_json(folder / STATE_FILE)
-    except (OSError, ValueError):
-        return
-    ours = isinstance(about, dict) and {"version", "settings", "classes"} <= about.keys()
-    if ours and about.get(COMPLETE) is not True:
-        raise DataError(
-            f"{subject} is a conversion that was not finished. Repeat the `headstart data convert` "
-            "that wrote it; what is there and fits is kept."
-        )
+    for folder in (place, place.parent):
+        try:
+            about = read_json(folder / STATE_FILE)
+        except (OSError, ValueError):
+            continue
+        ours = isinstance(about, dict) and {"version", "settings", "classes"} <= about.keys()
+        if ours and about.get(COMPLETE) is not True:
+            raise DataError(
+                f"{subject} is of a conversion that was not finished. Repeat the `headstart data "
+                "convert` that wrote it; what is there and fits is kept."
+            )
 
 
 def _labelled(
@@ -298,6 +302,7 @@ def _existing(data: str | Path, subject: str, offer: list[str]) -> Path:
     try:
         place = Path(data).expanduser()
         if place.is_dir() or (place.is_file() and place.suffix.lower() in SHEET_SUFFIXES):
+            _refuse_half_converted(place, subject)
             return place
         exists = place.exists()
     except RuntimeError as error:  # '~somebody'

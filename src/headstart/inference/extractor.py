@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 
@@ -371,15 +372,11 @@ def _submit(
 def warm_decoders(source: ImageSource, row: int) -> None:
     """Start the processes that decode encoded pictures, so that no clock counts it later.
 
-    Raises:
-        DecodingError: one does not start.
+    What does not start, or cannot be read, is told when it is wanted.
     """
-    try:
-        encoded = isinstance(source.read(row), bytes)
-    except OSError:
-        return  # told when it is wanted
-    if encoded:
-        shared_pool().warm()
+    with suppress(OSError, DecodingError):
+        if isinstance(source.read(row), bytes):
+            shared_pool().warm()
 
 
 def _unusable(path: str, error: Exception) -> Prepared:

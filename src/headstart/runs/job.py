@@ -238,7 +238,7 @@ class Job:
                 progress=self.progress,
                 views=wanted_views(self.settings, self.planned, len(self.table)),
             )
-        seconds = self.clock.seconds["features"]
+        seconds = features.seconds["read"] + features.seconds["compute"]
         copies = len(self.table) - features.computed - features.read_back
         self.progress.note(
             f"Features   {features.computed:,} computed, {features.read_back:,} read back, "

@@ -232,7 +232,9 @@ class Exchange:
 
     def _check_host(self) -> None:
         """Refuse foreign names: a page could point one of its own at this machine."""
-        if not self._is_own(self._headers.get(b"host", b"").decode("latin-1")):
+        name, settings = name_in(self._host), self.service.settings
+        # An address is nobody's name: a page that points one here still comes with its name.
+        if not (self._is_named(name) or (not settings.is_local and is_address(name))):
             raise RefusedError(
                 "host_not_allowed",
                 "The service may not be called by this name; see --allow-host and --token.",
@@ -241,20 +243,22 @@ class Exchange:
     def _check_origin(self) -> None:
         """Refuse what a page of another site sends: browsers name it and ask nobody before."""
         origin = self._headers.get(b"origin")
-        if origin is not None and not self._is_own(origin.decode("latin-1").rpartition("//")[2]):
+        if origin is None:
+            return
+        site = origin.decode("latin-1").lower().rpartition("//")[2]
+        if site != self._host and not self._is_named(name_in(site)):
             raise RefusedError(
                 "origin_not_allowed",
                 "A page of another site may not use the service; see --allow-host and --token.",
             )
 
-    def _is_own(self, host: str) -> bool:
-        """Whether 'name:port' is this service's; an address is, since no page can have one."""
-        host = host.lower()
-        name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        name, settings = name.strip("[]"), self.service.settings
-        if name in (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts):
-            return True
-        return not settings.is_local and is_address(name)
+    @property
+    def _host(self) -> str:
+        return str(self._headers.get(b"host", b""), "latin-1").lower()
+
+    def _is_named(self, name: str) -> bool:
+        settings = self.service.settings
+        return name in (*LOOPBACK_NAMES, settings.host, *settings.allowed_hosts)
 
     def _head_bytes(self) -> int:
         """The head's size: h11 bounds one that arrives in pieces only."""
@@ -289,6 +293,12 @@ class Exchange:
                     left -= len(message.get("body", b""))
                     if message["type"] == "http.disconnect" or not message.get("more_body", False):
                         return
+
+
+def name_in(host: str) -> str:
+    """'name:port' or '[::1]:port' -> the name alone."""
+    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
+    return name.strip("[]")
 
 
 def is_address(name: str) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 STATE_FILE = "conversion.json"
 COMPLETE = "complete"  # in that file: whether every picture and the sheet are of one call
-SHEETS = ("metadata.csv", "manifest.csv")
+SHEET = "sheet"  # in that file: the name of the sheet that was written, '' for none
 LONGEST_BYTES = 160  # systems allow 255
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)

@@ -108,7 +108,8 @@ def plan_conversion(table: ImageTable, settings: ConversionSettings) -> Conversi
 
 def _class_files(table: ImageTable, folders: dict[str, str], ending: str) -> tuple[str, ...]:
     """SPLIT/CLASS/00001.png, counted within split and class; unlabelled images are left aside."""
-    told = {split or "train" for split in table.splits} if any(table.splits) else set()
+    written = [row for row, label in enumerate(table.labels.tolist()) if label != UNLABELLED]
+    told = {table.splits[row] or "train" for row in written} if any(table.splits) else set()
     split_known = len(told) > 1  # a folder `train` alone would be a class to whoever loads it
     counts: dict[str, int] = {}
     files = []

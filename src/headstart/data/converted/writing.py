@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from headstart.data.converted.names import COMPLETE, SHEETS, STATE_FILE
+from headstart.data.converted.names import COMPLETE, SHEET, STATE_FILE
 from headstart.data.converted.plan import ConversionPlan, ConversionSettings, plan_conversion
 from headstart.data.decoding import DecodingError, decode_apart, digest_of
 from headstart.errors import DataError, OutputError
@@ -128,9 +128,10 @@ def convert_table(
         if strays:
             changing()
             _remove_strays(out, strays)
-        if not plan.header:
-            for sheet in SHEETS:
-                (out / sheet).unlink(missing_ok=True)
+        sheet, before = plan.sheet if plan.header else "", about.get(SHEET)
+        if before and not sheet:  # ours, of an earlier call; a user's own file stays
+            changing()
+            (out / str(before)).unlink(missing_ok=True)
         task = _Task(table=table, out=out, settings=about["settings"], plan=plan, log=log,
                      changing=changing)  # fmt: skip
         done = list(_write_pictures(task, strict, progress or Progress()))
@@ -139,8 +140,9 @@ def convert_table(
             rows = [plan.row(table, made.row) for made in good]
             write_whole(out / plan.sheet, lambda aside: _fill_sheet(aside, plan.header, rows))
         problems = {table.paths[made.row]: made.problem for made in done if made.problem}
-        if changing.done or about.get(COMPLETE) is not True or about["problems"] != problems:
-            write_json(out / STATE_FILE, {**about, COMPLETE: True, "problems": problems})
+        told = {**about, COMPLETE: True, SHEET: sheet, "problems": problems}
+        if changing.done or told != about:
+            write_json(out / STATE_FILE, told)
     return Conversion(
         out=out,
         load=out / plan.sheet if settings.to == "manifest" else out,

@@ -108,7 +108,8 @@ def minimise(
             against `tolerance`.
         tolerance: a function has converged when its norm is at or below this,
         decrease: and what it can still fall by, as far as direction and last gains tell, is at
-            most this share of its value.
+            most this share of its value; `tolerance` squared is let pass, because a value whose
+            infimum is 0 has no share that would do.
         max_iterations: rounds at most.
 
     Returns:
@@ -120,7 +121,7 @@ def minimise(
     active = _begin(evaluate, start, curvature, ridge)
     for number in range(1, max_iterations + 1):
         norm = measure(active.gradient, active.index)
-        converged = (norm <= tolerance) & _is_low(active, decrease)
+        converged = (norm <= tolerance) & _is_low(active, decrease, tolerance**2)
         done = converged | (active.retries > 2 * MAX_RETRIES)
         minima.position[active.index] = active.position
         minima.norm[active.index] = norm
@@ -180,7 +181,7 @@ def _round(evaluate: Evaluate, active: _Active) -> None:
     _aim(active, taken | forget)
 
 
-def _is_low(active: _Active, decrease: float) -> Tensor:
+def _is_low(active: _Active, decrease: float, floor: float) -> Tensor:
     """(A,) bool: a share `decrease` of the value above the minimum at most, or no more comes.
 
     -slope / 2 is what a step would gain if the direction's matrix were the inverse Hessian; before
@@ -189,7 +190,7 @@ def _is_low(active: _Active, decrease: float) -> Tensor:
     any bound.
     """
     tiny = torch.finfo(active.value.dtype).tiny  # times infinity it is a bound, 0 would be none
-    bound = decrease * active.value.abs().clamp_min(tiny)
+    bound = decrease * active.value.abs().clamp_min(tiny) + floor
     told = (active.count >= MEMORY) | torch.isinf(bound)
     return (told & (-active.slope / 2 <= bound)) | (active.gain <= STALLED * bound)
 

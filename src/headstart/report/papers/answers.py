@@ -88,7 +88,11 @@ def _refused(name: str, count: int, what: str) -> UsageError:
 def _joined(lines: list[str]) -> str:
     """The text of one answer: a block with its lines, or one paragraph without its quotes."""
     head, rest = lines[0], [line.strip() for line in lines[1:]]
-    if head[:1] not in QUOTES:  # a comment behind the key, as the template has, is no answer
+    # A comment behind the key, as the template has, is no answer.
+    quoted = None if rest else re.match(r"^(['\"])(.*)\1\s*(#.*)?$", head)
+    if quoted:
+        head = f"{quoted[1]}{quoted[2]}{quoted[1]}"
+    elif head[:1] not in QUOTES:
         head = re.sub(r"(^|\s+)#.*$", "", head)
     if head in ("|", "|-", "|+"):
         return "\n".join(rest).strip()

@@ -31,6 +31,7 @@ from headstart.report.wording import (
     times_text,
     with_interval,
 )
+from headstart.runs.files.record import leaks_of
 
 NOT_PROVIDED = "not provided"
 BY_RUN, BY_AUTHOR, BY_BOTH, BY_NOBODY = "run", "author", "run and author", ""
@@ -179,9 +180,8 @@ def folds_of(run: StoredRun) -> str:
 def level(run: StoredRun) -> str:
     """Item 20."""
     groups, twins = follow_groups(run), find_duplicates(run)
-    splits = run.record.get("splits") or {}
     leaks = ""
-    if splits.get("leaks") or splits.get("fold_leaks") or twins.across:
+    if leaks_of(run.record) or twins.across:
         leaks = " Partitions are NOT disjoint: the same or nearly the same images stand in several."
     if not groups.total:
         return f"Image. No groups (patients) were given to the run.{leaks}"

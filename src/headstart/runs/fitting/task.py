@@ -26,6 +26,7 @@ from headstart.runs.files.folder import FINISHED
 from headstart.runs.parts.units import Units
 from headstart.runs.settings.run import RunSettings
 
+TIMING = "timing"  # in a record: somebody counts the seconds, or was killed over it
 ANSWERED_ROWS = 8192  # images whose features are in memory at once
 
 if TYPE_CHECKING:
@@ -58,22 +59,25 @@ class Clock:
     def going_on(self, run_file: RunFile) -> Iterator[None]:
         """Add what a run took until it was interrupted, and keep the sum where it is again.
 
-        A run that was killed kept nothing: its times are those since then, and its record says so.
+        A run that was killed kept nothing of its last part, and its record says so.
         """
         record = run_file.record
-        earlier: dict[str, float] = {} if record["status"] == FINISHED else record["times"]
+        if record.get(TIMING):
+            run_file.update(times_lost=True)
+        earlier = {} if record["status"] == FINISHED else record["times"]
         pairs = ((self.seconds, earlier), (self.cpu_seconds, record.get("cpu_times") or {}))
         for seconds, before in pairs if earlier else ():
             for name, value in before.items():
                 seconds[name] = round(seconds.get(name, 0.0) + value, 3)
-        if "splits" in record and not earlier and record["status"] != FINISHED:
-            run_file.update(times_lost=True)
+        run_file.update(**{TIMING: True})
         try:
             yield
         except BaseException:
             with suppress(Exception):  # what is raised matters more
-                run_file.update(times=dict(self.seconds), cpu_times=dict(self.cpu_seconds))
+                kept = {"times": dict(self.seconds), "cpu_times": dict(self.cpu_seconds)}
+                run_file.update(**kept, **{TIMING: False})
             raise
+        run_file.update(**{TIMING: False})
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
