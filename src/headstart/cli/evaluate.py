@@ -44,7 +44,7 @@ def command(
     json: bool = typer.Option(False, "--json", help="Print the figures as JSON."),
 ) -> None:
     """Measure a model on labelled pictures; without --data, show the run's own figures."""
-    from headstart.cli.printing import print_decision, print_figures, print_json
+    from headstart.cli.printing import print_json
     from headstart.progress import for_terminal
 
     options: dict[str, Any] = {"out": out, "seed": seed, "progress": for_terminal()}
@@ -72,14 +72,21 @@ def command(
     if json:
         print_json(figures)
         return
-    leaks = figures.pop("leaks_allowed", [])
-    print_figures({f"{k} ({v['num_images']:,} images)": v["figures"] for k, v in figures.items()})
-    for leak in leaks:
-        print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
-    for name, part in figures.items():
-        print_decision(name, part)
+    show(figures)
     if out is not None and data is not None:
         print(f"\nWritten to {out}")
+
+
+def show(figures: dict[str, Any]) -> None:
+    """A column a part, the leaks that were allowed, and the decisions."""
+    from headstart.cli.printing import print_decision, print_figures
+
+    parts = {name: part for name, part in figures.items() if name != "leaks_allowed"}
+    print_figures({f"{k} ({v['num_images']:,} images)": v["figures"] for k, v in parts.items()})
+    for leak in figures.get("leaks_allowed", ()):
+        print(f"\nLEAKS ALLOWED (--allow-leaks): {leak}")
+    for name, part in parts.items():
+        print_decision(name, part)
 
 
 def refuse(options: dict[str, str | None], why: str) -> None:
