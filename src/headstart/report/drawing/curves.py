@@ -125,7 +125,7 @@ def ranking_charts(
                     diagonal=diagonal,
                 ),
                 legend=legend_of(lines),
-                note="The dashed line is guessing." if diagonal else "",
+                note="The thin diagonal is guessing." if diagonal else "",
             )
         )
     return charts
