@@ -203,12 +203,8 @@ def foreign_settings(
     foreign = ONLY_TRAINING if trained else ()
     if head.casefold() == "mlp":
         return foreign
-    searched = any(other.casefold() == "mlp" for other in heads)
-    return (
-        *(("tune",) if trained or searched else ()),
-        *(STEP_SETTINGS if trained or searched else ()),
-        *foreign,
-    )
+    stepped = trained or any(other.casefold() == "mlp" for other in heads)
+    return ("tune", *STEP_SETTINGS, *foreign) if stepped else foreign
 
 
 def told_value(value: Any, values: Sequence[Any]) -> Any:
